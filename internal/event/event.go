@@ -1,0 +1,127 @@
+// Package event is the vocabulary of Earshot: what an event is, which phases it passes through, who may do what in it, and
+// which errors people are told. Every other package speaks these words; this one imports none of them and does no I/O.
+package event
+
+import (
+	"strings"
+	"time"
+)
+
+// The programme's clock. Everything in an event is placed on a timeline of frames.
+const (
+	SampleRate    = 48000                            // samples per second, the only rate Opus in WebRTC runs its RTP clock at (RFC 7587, 4.1)
+	FrameDuration = 20 * time.Millisecond            // one frame
+	FrameSamples  = SampleRate * 20 / 1000           // samples per frame and channel: 960
+	FramesPerSec  = int(time.Second / FrameDuration) // 50
+)
+
+// Defaults of an event.
+const (
+	DoorsBefore    = 15 * time.Minute // doors open by themselves this long before the start
+	DefaultIdleEnd = 15 * time.Minute // an event with nobody on stage ends after this long
+	MinIdleEnd     = 10 * time.Second
+	MaxIdleEnd     = 24 * time.Hour
+	MaxTitle       = 120  // characters (grapheme clusters counted as runes)
+	MaxDescription = 4000 // characters
+	MaxName        = 60   // characters of a person's name
+)
+
+// Event is a scheduled conversation. A copy is a snapshot; the store holds the truth, and Revision says which snapshot.
+type Event struct {
+	ID          string        `json:"id"`   // opaque, never reused
+	Slug        string        `json:"slug"` // the address, never reused
+	Title       string        `json:"title"`
+	Description string        `json:"description"`
+	Start       time.Time     `json:"start"` // announced minute
+	Zone        string        `json:"zone"`  // IANA name, such as Europe/Berlin; the start is announced in it
+	Listed      bool          `json:"listed"`
+	Recorded    bool          `json:"recorded"`
+	AutoLive    bool          `json:"auto_live"` // go live by itself at Start
+	IdleEnd     time.Duration `json:"idle_end"`  // nanoseconds at rest; the API speaks seconds
+	Phase       Phase         `json:"phase"`
+
+	// Origin is the time of frame 0, set when the doors open and never changed after: frame n of this event belongs to
+	// Origin + n × FrameDuration, also after a crash. Zero before the doors opened.
+	Origin  time.Time `json:"origin,omitzero"`
+	LiveAt  time.Time `json:"live_at,omitzero"`
+	EndedAt time.Time `json:"ended_at,omitzero"`
+	Created time.Time `json:"created"`
+
+	Revision uint64 `json:"-"` // of the store
+}
+
+// DoorsAt is when the doors open by themselves.
+func (e Event) DoorsAt() time.Time { return e.Start.Add(-DoorsBefore) }
+
+// FrameAt is the number of the frame that belongs to t: 0 before the origin.
+func (e Event) FrameAt(t time.Time) uint64 {
+	d := t.Sub(e.Origin)
+	if e.Origin.IsZero() || d < 0 {
+		return 0
+	}
+	return uint64(d / FrameDuration)
+}
+
+// Clean normalises what people typed and checks the rest. It returns an *Error with Code Invalid that names the field.
+func (e *Event) Clean() error {
+	var err error
+	if e.Title, err = CleanLine("title", e.Title, MaxTitle); err != nil {
+		return err
+	}
+	if e.Description, err = CleanText("description", e.Description, MaxDescription); err != nil {
+		return err
+	}
+	if err = CheckSlug(e.Slug); err != nil {
+		return err
+	}
+	if e.Start.IsZero() {
+		return Invalid("start", "Say when the event starts.")
+	}
+	if y := e.Start.Year(); y < 2000 || y > 9000 {
+		return Invalid("start", "The start must lie between the years 2000 and 9000.")
+	}
+	if e.Zone == "" {
+		e.Zone = "UTC"
+	}
+	if strings.EqualFold(e.Zone, "local") {
+		return Invalid("zone", "Give the time zone by its name, such as Europe/Berlin.")
+	}
+	if _, zerr := time.LoadLocation(e.Zone); zerr != nil {
+		return Invalid("zone", "This time zone is not known. Use a name such as Europe/Berlin.")
+	}
+	if e.IdleEnd == 0 {
+		e.IdleEnd = DefaultIdleEnd
+	}
+	if e.IdleEnd < MinIdleEnd || e.IdleEnd > MaxIdleEnd {
+		return Invalid("idle_end_s", "An empty event may wait between 10 seconds and 24 hours before it ends.")
+	}
+	if !e.Phase.Valid() {
+		return Invalid("phase", "This phase does not exist.")
+	}
+	return nil
+}
+
+// Invite lets whoever holds its secret take a role in one event. The secret itself is never stored.
+type Invite struct {
+	ID      string    `json:"id"`
+	Event   string    `json:"event"` // Event.ID
+	Role    Role      `json:"role"`
+	Label   string    `json:"label"` // for whom, in the host's words
+	Hash    string    `json:"hash"`  // SHA-256 of the secret, hex
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires,omitzero"` // never, if zero
+	Revoked bool      `json:"revoked,omitempty"`
+}
+
+// Usable says whether the invite opens anything at t.
+func (i Invite) Usable(t time.Time) bool {
+	return !i.Revoked && (i.Expires.IsZero() || t.Before(i.Expires))
+}
+
+// Person is somebody with a part in one event. The same ID on a second connection is the same person come again: the newer
+// connection displaces the older.
+type Person struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+}
