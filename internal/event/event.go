@@ -125,3 +125,40 @@ type Person struct {
 	Name string `json:"name"`
 	Role Role   `json:"role"`
 }
+
+// Grant is a session's part in one event.
+type Grant struct {
+	Event  string `json:"event"` // Event.ID
+	Slug   string `json:"slug"`
+	Invite string `json:"invite,omitempty"` // Invite.ID; empty for somebody who raised a hand
+	Person Person `json:"person"`
+}
+
+// Session is what a browser's cookie stands for. Its key, a random secret's SHA-256, is the store's.
+type Session struct {
+	Operator bool      `json:"operator,omitempty"`
+	Grants   []Grant   `json:"grants,omitempty"`
+	Created  time.Time `json:"created"`
+	Expires  time.Time `json:"expires"`
+}
+
+// Grant gives the session's part in the event with this ID.
+func (s Session) Grant(eventID string) (Grant, bool) {
+	for _, g := range s.Grants {
+		if g.Event == eventID {
+			return g, true
+		}
+	}
+	return Grant{}, false
+}
+
+// Count is an event's audience in figures, by Definition.
+type Count struct {
+	Now     int `json:"now"`      // connections that took audio in the last ten seconds
+	Peak    int `json:"peak"`     // the highest Now
+	TunedIn int `json:"tuned_in"` // connections that ever took audio
+}
+
+// CountDefinition says in plain words what Count counts.
+const CountDefinition = "Connections that took audio: now = in the last ten seconds; peak = the most at any moment since the doors opened; " +
+	"tuned_in = all since the doors opened, so somebody who comes back counts again. HLS players are told apart by address and player name."

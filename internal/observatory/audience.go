@@ -1,0 +1,137 @@
+// Package observatory knows how an event is doing. Today it counts the audience; it reads no clock and opens no socket: time
+// comes in as an argument, so that the same arithmetic serves a live event, a replayed log and a test.
+package observatory
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"earshot/internal/event"
+)
+
+// Window is how recently a connection must have taken audio to be listening now.
+const Window = 10 * time.Second
+
+// maxSeen bounds the players that are told apart by key. Beyond it newcomers by key are not counted, rather than memory
+// given to whoever invents keys.
+const maxSeen = 1 << 20
+
+// Rung names a way to listen, for the count's breakdown.
+type Rung int
+
+// The ways to listen that are counted apart.
+const (
+	WHEP Rung = iota
+	Push
+	HLS
+	MP4
+	Ogg
+	rungs
+)
+
+// Rungs lists all, in order.
+var Rungs = [...]Rung{WHEP, Push, HLS, MP4, Ogg}
+
+// String is the rung's label in metrics.
+func (r Rung) String() string { return [...]string{"whep", "push", "hls", "mp4", "ogg"}[r] }
+
+// Audience counts the listeners of one event. A connection that the server holds is a Listener and marks itself with one
+// atomic store; players that only fetch files are Seen by a key. Counting sweeps both, so taking audio never takes a lock on
+// the paths that are walked often.
+type Audience struct {
+	mu    sync.Mutex
+	conns map[*Listener]struct{}
+	seen  map[string]*Listener
+	count event.Count
+}
+
+// Listener is one connection's mark. Took is safe from any goroutine.
+type Listener struct {
+	rung    Rung
+	last    atomic.Int64 // unix nanoseconds of the last audio taken; 0 before the first
+	counted bool         // in TunedIn; guarded by Audience.mu
+}
+
+// NewAudience starts from what is known: the figures of before a restart, or zero. Now is not carried over.
+func NewAudience(before event.Count) *Audience {
+	before.Now = 0
+	return &Audience{conns: make(map[*Listener]struct{}), seen: make(map[string]*Listener), count: before}
+}
+
+// Join adds a connection. It counts once it took audio, and until it leaves.
+func (a *Audience) Join(r Rung) *Listener {
+	l := &Listener{rung: r}
+	a.mu.Lock()
+	a.conns[l] = struct{}{}
+	a.mu.Unlock()
+	return l
+}
+
+// Took says that audio was handed to the connection at now.
+func (l *Listener) Took(now time.Time) { l.last.Store(now.UnixNano()) }
+
+// Leave takes the connection out. One that took audio and left between two counts is still in TunedIn.
+func (a *Audience) Leave(l *Listener) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tune(l)
+	delete(a.conns, l)
+}
+
+// Seen says that the player known by key took audio at now. Keys tell players apart only within Window.
+func (a *Audience) Seen(key string, r Rung, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := a.seen[key]
+	if l == nil {
+		if len(a.seen) >= maxSeen {
+			return
+		}
+		l = &Listener{rung: r}
+		a.seen[key] = l
+	}
+	l.Took(now)
+	a.tune(l)
+}
+
+func (a *Audience) tune(l *Listener) {
+	if !l.counted && l.last.Load() != 0 {
+		l.counted = true
+		a.count.TunedIn++
+	}
+}
+
+// Sweep counts at now, forgets players by key that went quiet, and gives the figures and how many listen on each rung.
+func (a *Audience) Sweep(now time.Time) (event.Count, [rungs]int) {
+	since := now.Add(-Window).UnixNano()
+	var by [rungs]int
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for l := range a.conns {
+		a.tune(l)
+		if last := l.last.Load(); last != 0 && last >= since {
+			by[l.rung]++
+		}
+	}
+	for key, l := range a.seen {
+		if l.last.Load() < since {
+			delete(a.seen, key)
+			continue
+		}
+		by[l.rung]++
+	}
+	a.count.Now = 0
+	for _, n := range by {
+		a.count.Now += n
+	}
+	a.count.Peak = max(a.count.Peak, a.count.Now)
+	return a.count, by
+}
+
+// Count gives the figures of the last Sweep.
+func (a *Audience) Count() event.Count {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.count
+}
