@@ -24,8 +24,8 @@ func CheckSlug(s string) error {
 	return nil
 }
 
-// SlugFrom proposes an address for a title: its letters without marks, small, joined by hyphens. It may be empty, when
-// nothing of the title can be written in a to z.
+// SlugFrom proposes an address for a title: its letters without marks, small, joined by hyphens, whole words up to 60
+// characters. It may be empty, when nothing of the title can be written in a to z.
 func SlugFrom(title string) string {
 	var b strings.Builder
 	gap := false
@@ -41,11 +41,18 @@ func SlugFrom(title string) string {
 		default:
 			gap = true
 		}
-		if b.Len() >= 60 {
+		if b.Len() > 60 {
 			break
 		}
 	}
-	return b.String()
+	s := b.String()
+	if len(s) > 60 {
+		s = s[:60]
+		if i := strings.LastIndexByte(s, '-'); i > 0 {
+			s = s[:i]
+		}
+	}
+	return s
 }
 
 // CleanLine normalises a one-line text (NFC, runs of white space to one space) and refuses emptiness, more than limit
