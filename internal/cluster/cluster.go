@@ -1,0 +1,335 @@
+// Package cluster is the store of everything that must survive: events, invites, sessions, counts, secrets and leases. Its
+// engine is NATS JetStream, embedded in this process and listening on no port at all; nothing above this package knows that.
+//
+// One rule holds it together: what is acknowledged is on disk. A write goes to the engine, which appends it to the bucket's
+// block file and syncs that file before it answers (SyncAlways); then the folder of the block files is synced too, because the
+// engine does not do so when it begins a new block file, and a synced file in an unsynced folder may be gone after a power
+// cut. That folder sync is the commit point. A failure before it is reported as event.Unavailable, and the write may be found
+// or not found afterwards; both are legal for what was never acknowledged.
+//
+// Reads come from memory. A watch per bucket keeps a mirror of it up to date, and a write returns only when the mirror has
+// reached its revision, so whoever wrote reads what they wrote.
+//
+// An engine that failed to write stays broken for good (JetStream refuses every later write, and answers none of them). So the
+// cluster watches for that, closes the engine, keeps reading from the mirrors, refuses writes at once, tries the folder until it
+// can be written again, and opens a new engine on the same files: the path of every start.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"earshot/internal/event"
+)
+
+const (
+	writeLimit  = 10 * time.Second // JetStream gives no answer to a write that its disk refused; this ends the wait if nothing else does
+	retryFirst  = 200 * time.Millisecond
+	retryMost   = 2 * time.Second
+	purgeEvery  = 10 * time.Minute
+	markerLife  = time.Hour // how long the marker of a deleted session is kept
+	maxValue    = 256 << 10 // bytes of one record; a session with a thousand grants has 150 KB
+	startupTime = 30 * time.Second
+)
+
+// Config says where a node keeps its store.
+type Config struct {
+	Dir  string       // folder; made if absent, used by one process at a time
+	Node string       // this node's stable name; empty: the one kept in Dir, made at the first start
+	Log  *slog.Logger // state changes and the engine's warnings
+}
+
+// Cluster is a node's store. All methods may be called from any goroutine.
+type Cluster struct {
+	dir, node string
+	log       *slog.Logger
+	folder    *folder
+
+	events   *mirror[event.Event]
+	invites  *mirror[event.Invite]
+	sessions *mirror[event.Session]
+	counts   *mirror[event.Count]
+	secrets  *mirror[[]byte]
+	leases   *mirror[leaseRecord]
+
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	workers sync.WaitGroup
+	closing sync.Once
+
+	mu     sync.Mutex
+	engine *engine // nil while there is none that works
+	cause  error   // why there is none
+}
+
+// Open starts the store in cfg.Dir. It fails, before anything has started, with a sentence that names the folder and the
+// trouble: not a folder, not writable, full, or in use by another process.
+func Open(ctx context.Context, cfg Config) (*Cluster, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	f, err := claim(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, err)
+	}
+	c := &Cluster{
+		dir: cfg.Dir, log: cfg.Log, folder: f,
+		events:   newMirror[event.Event]("events", 0),
+		invites:  newMirror[event.Invite]("invites", 0),
+		sessions: newMirror[event.Session]("sessions", markerLife),
+		counts:   newMirror[event.Count]("counts", 0),
+		secrets:  newMirror[[]byte]("secrets", 0),
+		leases:   newMirror[leaseRecord]("leases", 0),
+	}
+	c.life, c.end = context.WithCancel(context.WithoutCancel(ctx))
+	if c.node, err = f.node(cfg.Node); err == nil {
+		c.engine, err = c.start(ctx)
+	}
+	if err != nil {
+		c.end()
+		f.release()
+		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, plain(err))
+	}
+	c.workers.Go(c.tend)
+	c.workers.Go(c.purge)
+	return c, nil
+}
+
+// Node is this node's stable name.
+func (c *Cluster) Node() string { return c.node }
+
+// Ready answers nil if the store can write, else an *event.Error with Code Unavailable.
+func (c *Cluster) Ready() error {
+	_, err := c.working()
+	return err
+}
+
+// Close stops the engine and everything that follows it, and gives the folder free. What was acknowledged is on disk already,
+// so ctx bounds only the wait.
+func (c *Cluster) Close(ctx context.Context) error {
+	c.closing.Do(c.end)
+	done := make(chan struct{})
+	go func() { // ends with the workers, which the end of c.life has told to stop
+		defer close(done)
+		c.workers.Wait()
+		c.folder.release()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close data folder %q: %w", c.dir, ctx.Err())
+	}
+}
+
+func (c *Cluster) mirrors() []follower {
+	return []follower{c.events, c.invites, c.sessions, c.counts, c.secrets, c.leases}
+}
+
+// start opens an engine and waits until every mirror has all that is stored.
+func (c *Cluster) start(ctx context.Context) (*engine, error) {
+	ctx, cancel := context.WithTimeout(ctx, startupTime)
+	defer cancel()
+	return startEngine(ctx, c.dir, c.node, c.log, c.mirrors())
+}
+
+// working gives the engine, or says in plain words why there is none.
+func (c *Cluster) working() (*engine, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.life.Err() != nil:
+		return nil, unavailable(errClosed)
+	case c.engine == nil:
+		return nil, unavailable(c.cause)
+	case c.engine.life.Err() != nil:
+		return nil, unavailable(context.Cause(c.engine.life))
+	}
+	return c.engine, nil
+}
+
+var errClosed = errors.New("the store is closed")
+
+func (c *Cluster) set(e *engine, cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.engine, c.cause = e, cause
+}
+
+// tend owns the engine: when it breaks, it is closed and, once the folder can be written, replaced by a new one.
+func (c *Cluster) tend() {
+	eng, _ := c.working()
+	for eng != nil {
+		select {
+		case <-c.life.Done():
+			c.set(nil, errClosed)
+			eng.stop()
+			return
+		case <-eng.life.Done():
+		}
+		cause := context.Cause(eng.life)
+		c.set(nil, cause)
+		c.log.Error("store cannot write; what is stored can still be read", "folder", c.dir, "cause", cause)
+		since := time.Now()
+		eng.stop()
+		if eng = c.restart(); eng != nil {
+			c.set(eng, nil)
+			c.log.Info("store writes again", "folder", c.dir, "after", time.Since(since).Round(time.Millisecond))
+		}
+	}
+}
+
+// restart tries until there is a working engine, or until the end.
+func (c *Cluster) restart() *engine {
+	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
+		timer := time.NewTimer(wait)
+		select {
+		case <-c.life.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		err := c.folder.probe()
+		if err == nil {
+			var eng *engine
+			if eng, err = c.start(c.life); err == nil {
+				return eng
+			}
+		}
+		c.set(nil, err)
+	}
+}
+
+// purge takes expired sessions out of the store, at once and then now and then.
+func (c *Cluster) purge() {
+	tick := time.NewTicker(purgeEvery)
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		for _, r := range c.sessions.all() {
+			if now.Before(r.value.Expires) {
+				continue
+			}
+			if err := c.DeleteSession(c.life, r.key); err != nil {
+				break // the store is down; the next round finds what is left
+			}
+		}
+		select {
+		case <-c.life.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+var (
+	errTaken = errors.New("the record exists")               // a create found a record
+	errMoved = errors.New("the record has another revision") // a compare-and-set came too late
+)
+
+// how a record is written.
+type manner int
+
+const (
+	put    manner = iota // whatever is there
+	create               // only if there is nothing, else errTaken
+	update               // only over the given revision, else errMoved
+	remove               // the record, by a marker that goes away by itself
+)
+
+// write stores one record and returns its revision: durable, and visible to every reader.
+func write[T any](ctx context.Context, c *Cluster, m *mirror[T], how manner, key string, value *T, over uint64) (uint64, error) {
+	if !plainKey(key) {
+		return 0, event.Invalid("", fmt.Sprintf("This cannot be stored under the name %q.", key))
+	}
+	var body []byte
+	if value != nil {
+		var err error
+		if body, err = json.Marshal(value); err != nil {
+			return 0, fmt.Errorf("write %s %q: %w", m.name, key, err)
+		}
+	}
+	if len(body) > maxValue {
+		return 0, &event.Error{Code: event.CodeTooLarge, Message: "This is more than can be stored in one place. Make it shorter."}
+	}
+	eng, err := c.working()
+	if err != nil {
+		return 0, err
+	}
+	rev, err := eng.write(ctx, m.name, how, key, body, over)
+	switch {
+	case err == nil:
+	case errors.Is(err, errTaken), errors.Is(err, errMoved):
+		return 0, err
+	case eng.life.Err() != nil:
+		return 0, unavailable(context.Cause(eng.life))
+	case ctx.Err() != nil: // whoever asked is gone
+		return 0, unavailable(fmt.Errorf("write %s %q: %w", m.name, key, err))
+	default:
+		eng.fail(fmt.Errorf("write %s %q: %w", m.name, key, err))
+		return 0, unavailable(context.Cause(eng.life))
+	}
+	if err := m.await(ctx, c.life, rev); err != nil {
+		return 0, unavailable(fmt.Errorf("read back %s %q: %w", m.name, key, err))
+	}
+	return rev, nil
+}
+
+// plainKey says whether a key is one token of a NATS subject and one name in every file system.
+func plainKey(key string) bool {
+	if key == "" || len(key) > 128 {
+		return false
+	}
+	for i := range len(key) {
+		c := key[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// refused translates the engine's answer to a condition that did not hold.
+func refused(err error) error {
+	switch {
+	case errors.Is(err, jetstream.ErrKeyExists):
+		return errTaken
+	case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
+		return errMoved
+	}
+	return err
+}
+
+// unavailable says what the trouble is to people, and keeps the chain for the log.
+func unavailable(cause error) error {
+	const next = " Try again in a moment."
+	switch troubleOf(cause) {
+	case full:
+		return event.Unavailable("The server cannot store anything at the moment: its disk is full."+next, cause)
+	case readOnly:
+		return event.Unavailable("The server cannot store anything at the moment: its disk is read-only."+next, cause)
+	}
+	return event.Unavailable("The server cannot store anything at the moment."+next, cause)
+}
+
+// plain does the same for the operator who starts the server.
+func plain(err error) error {
+	switch troubleOf(err) {
+	case full:
+		return fmt.Errorf("the disk is full: %w", err)
+	case readOnly:
+		return fmt.Errorf("it cannot be written: %w", err)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("a part of it is missing: %w", err)
+	}
+	return err
+}

@@ -1,0 +1,227 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// engine is one run of the embedded NATS server, its in-process connection and its watches. Broken means broken for good.
+type engine struct {
+	store string // folder of JetStream's files
+	log   *slog.Logger
+
+	life context.Context // ends when the engine breaks or is stopped; its cause says why
+	end  context.CancelCauseFunc
+
+	ns      *server.Server
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	buckets map[string]jetstream.KeyValue // fixed once started
+	workers sync.WaitGroup
+}
+
+var errStopped = errors.New("the store was stopped")
+
+// startEngine runs NATS on dir/nats, makes the buckets that are missing, and returns when every follower is loaded.
+func startEngine(ctx context.Context, dir, node string, log *slog.Logger, followers []follower) (_ *engine, err error) {
+	e := &engine{store: filepath.Join(dir, "nats"), log: log, buckets: map[string]jetstream.KeyValue{}}
+	e.life, e.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			if cause := context.Cause(e.life); cause != nil { // the engine's own word on its disk says more than a timeout
+				err = cause
+			}
+			e.stop()
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { e.end(ctx.Err()) })
+	defer stop()
+
+	e.ns, err = server.NewServer(&server.Options{
+		ServerName:             node,
+		DontListen:             true, // no port: the only client comes in through memory
+		NoSigs:                 true, // signals are the program's
+		JetStream:              true,
+		StoreDir:               e.store,
+		SyncAlways:             true,
+		JetStreamMaxMemory:     16 << 20,
+		JetStreamMaxStore:      1 << 40, // the disk is the limit; the default, a share of what is free at the start, would refuse buckets on a full one
+		MaxPayload:             1 << 20,
+		DisableJetStreamBanner: true,
+		NoFastProducerStall:    true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start engine: %w", err)
+	}
+	e.ns.SetLoggerV2(&bridge{e}, false, false, false)
+	e.ns.Start() // returns once started, as there is nothing to accept
+	e.nc, err = nats.Connect("", nats.InProcessServer(e.ns), nats.Name("earshot"), nats.NoReconnect(),
+		nats.ClosedHandler(func(nc *nats.Conn) { e.fail(fmt.Errorf("the engine's connection closed: %w", closeCause(nc))) }))
+	if err != nil {
+		return nil, fmt.Errorf("connect to engine: %w", err)
+	}
+	if e.js, err = jetstream.New(e.nc); err != nil {
+		return nil, fmt.Errorf("connect to engine: %w", err)
+	}
+	loaded := make(chan struct{}, len(followers))
+	for _, f := range followers {
+		if err = e.open(f, loaded); err != nil {
+			return nil, err
+		}
+	}
+	for range followers {
+		select {
+		case <-loaded:
+		case <-e.life.Done():
+			return nil, context.Cause(e.life)
+		}
+	}
+	// Buckets and block files that this start made are of no use in folders that a power cut forgets.
+	if err = syncTree(e.store); err != nil {
+		return nil, fmt.Errorf("sync engine's folders: %w", err)
+	}
+	return e, nil
+}
+
+func closeCause(nc *nats.Conn) error {
+	if err := nc.LastError(); err != nil {
+		return err
+	}
+	return nats.ErrConnectionClosed
+}
+
+// open gets or makes a bucket and begins to follow it.
+func (e *engine) open(f follower, loaded chan<- struct{}) error {
+	name, markers := f.bucket()
+	kv, err := e.js.KeyValue(e.life, name)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		kv, err = e.js.CreateKeyValue(e.life, jetstream.KeyValueConfig{
+			Bucket: name, History: 1, Storage: jetstream.FileStorage, Replicas: 1, LimitMarkerTTL: markers,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	e.buckets[name] = kv
+	f.begin()
+	watch, err := kv.WatchAll(e.life)
+	if err != nil {
+		return fmt.Errorf("watch bucket %s: %w", name, err)
+	}
+	e.workers.Go(func() {
+		for {
+			select {
+			case <-e.life.Done():
+				return
+			case entry, ok := <-watch.Updates():
+				switch {
+				case !ok:
+					e.fail(fmt.Errorf("watch bucket %s: it ended", name))
+					return
+				case entry == nil:
+					f.loaded()
+					loaded <- struct{}{}
+				default:
+					if err := f.feed(entry); err != nil {
+						e.log.Error("a stored record cannot be read and is left out", "bucket", name, "key", entry.Key(), "cause", err)
+					}
+				}
+			}
+		}
+	})
+	return nil
+}
+
+// write stores a record and syncs it. The engine has synced the block file when it answers; the folder follows here.
+func (e *engine) write(ctx context.Context, bucket string, how manner, key string, body []byte, over uint64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
+	defer context.AfterFunc(e.life, cancel)() // a broken engine answers nobody
+	kv := e.buckets[bucket]
+	var rev uint64
+	var err error
+	switch how {
+	case put:
+		rev, err = kv.Put(ctx, key, body)
+	case create:
+		rev, err = kv.Create(ctx, key, body)
+	case update:
+		rev, err = kv.Update(ctx, key, body, over)
+	case remove:
+		rev, err = e.remove(ctx, bucket, key)
+	}
+	if err != nil {
+		return 0, refused(err)
+	}
+	if err := syncFolder(filepath.Join(e.store, "jetstream", "$G", "streams", "KV_"+bucket, "msgs")); err != nil {
+		return 0, fmt.Errorf("sync folder: %w", err)
+	}
+	return rev, nil
+}
+
+// remove is KeyValue.Purge, which doesn't tell the revision.
+func (e *engine) remove(ctx context.Context, bucket, key string) (uint64, error) {
+	msg := nats.NewMsg("$KV." + bucket + "." + key)
+	msg.Header.Set("KV-Operation", "PURGE")
+	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	ack, err := e.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(markerLife))
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
+}
+
+// fail ends the engine's life; the first cause counts. It never blocks, so the engine may call it while it holds its locks.
+func (e *engine) fail(cause error) { e.end(cause) }
+
+// stop ends the engine and waits until all of it has ended.
+func (e *engine) stop() {
+	e.end(errStopped)
+	if e.nc != nil {
+		e.nc.Close()
+	}
+	if e.ns != nil {
+		e.ns.Shutdown()
+		e.ns.WaitForShutdown()
+	}
+	e.workers.Wait()
+}
+
+// bridge is the engine's logger: warnings and errors go to the program's log, the rest nowhere. It is also how a failed write
+// is noticed at once: JetStream says it here, and leaves the writer without an answer.
+type bridge struct{ e *engine }
+
+func (b *bridge) Noticef(string, ...any) {}
+func (b *bridge) Debugf(string, ...any)  {}
+func (b *bridge) Tracef(string, ...any)  {}
+
+func (b *bridge) Warnf(format string, args ...any)  { b.log(slog.LevelWarn, format, args) }
+func (b *bridge) Errorf(format string, args ...any) { b.log(slog.LevelError, format, args) }
+func (b *bridge) Fatalf(format string, args ...any) { b.log(slog.LevelError, format, args) }
+
+func (b *bridge) log(level slog.Level, format string, args []any) {
+	if b.e.life.Err() != nil { // broken or stopping: the cause has been told, the rest is its echo
+		return
+	}
+	text := fmt.Sprintf(format, args...)
+	low := strings.ToLower(text)
+	for _, sign := range []string{"write error", "failed to store", "disabl", "out of space"} {
+		if strings.Contains(low, sign) {
+			b.e.fail(errors.New("engine: " + text)) // the keeper of the engine logs it, once
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	b.e.log.Log(ctx, level, "engine: "+text)
+}

@@ -1,0 +1,177 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// folder is the data folder while this process holds it.
+type folder struct {
+	path string
+	lock *os.File
+}
+
+// claim makes the folder if it must, takes its lock, and proves that it can be written.
+func claim(path string) (*folder, error) {
+	if path == "" {
+		return nil, errors.New("no folder is given")
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("it is not a folder: %w", err)
+		}
+		return nil, plain(err)
+	}
+	if err := syncFolder(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return nil, plain(err) // a parent that may not be opened holds a folder that was there before
+	}
+	name := filepath.Join(path, "lock")
+	lock, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, plain(err)
+	}
+	// The kernel drops the lock with the process, so a crash leaves nothing behind that has to be cleared away.
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(name) // only to say more
+		_ = lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("it is in use by another process (%s)", strings.TrimSpace("pid "+string(holder)))
+		}
+		return nil, fmt.Errorf("lock it: %w", err)
+	}
+	f := &folder{path: path, lock: lock}
+	if err := f.probe(); err != nil {
+		f.release()
+		return nil, plain(err)
+	}
+	if err := lock.Truncate(0); err == nil {
+		_, _ = lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0) // for whoever asks; the lock itself is the kernel's
+	}
+	return f, nil
+}
+
+// release gives the folder free for others.
+func (f *folder) release() { _ = f.lock.Close() }
+
+// probeSize is what must fit before writing is tried again: more than JetStream's own files take at a start.
+const probeSize = 256 << 10
+
+// probe proves that the folder can be written: it stores, syncs and removes a file.
+func (f *folder) probe() error {
+	name := filepath.Join(f.path, "probe")
+	err := writeSynced(name, make([]byte, probeSize))
+	if rerr := os.Remove(name); err == nil {
+		err = rerr
+	}
+	return err
+}
+
+// node gives the node's name: the wanted one if there is one, else the stored one, else a new one. It is stored.
+func (f *folder) node(want string) (string, error) {
+	name := filepath.Join(f.path, "node")
+	have, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the node's name: %w", err)
+	}
+	old := strings.TrimSpace(string(have))
+	if want == "" && plainKey(old) {
+		return old, nil
+	}
+	if want == "" {
+		want = "n_" + token(8)
+	}
+	if !plainKey(want) {
+		return "", fmt.Errorf("%q cannot be a node's name: use letters, digits, - and _", want)
+	}
+	if want == old {
+		return want, nil
+	}
+	temp := name + ".new"
+	if err := writeSynced(temp, []byte(want+"\n")); err != nil {
+		return "", fmt.Errorf("store the node's name: %w", err)
+	}
+	if err := os.Rename(temp, name); err != nil {
+		return "", fmt.Errorf("store the node's name: %w", err)
+	}
+	if err := syncFolder(f.path); err != nil {
+		return "", fmt.Errorf("store the node's name: %w", err)
+	}
+	return want, nil
+}
+
+// token gives n random bytes in hex.
+func token(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: crypto/rand crashes the program instead
+	return hex.EncodeToString(b)
+}
+
+func writeSynced(name string, data []byte) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// syncFolder puts a folder's entries on disk: POSIX promises a file's content by fsync, its name only by the folder's.
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// syncTree syncs every folder from path down.
+func syncTree(path string) error {
+	return filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // the engine removes temporary files of its own
+			return nil
+		case err != nil:
+			return err
+		case !d.IsDir():
+			return nil
+		}
+		return syncFolder(name)
+	})
+}
+
+type trouble int
+
+const (
+	other trouble = iota
+	full
+	readOnly
+)
+
+// troubleOf tells the two troubles that have a name in plain words. The engine passes its own on as text only.
+func troubleOf(err error) trouble {
+	if err == nil {
+		return other
+	}
+	text := err.Error()
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		if errors.Is(err, e) || strings.Contains(text, e.Error()) {
+			return full
+		}
+	}
+	for _, e := range []syscall.Errno{syscall.EROFS, syscall.EACCES, syscall.EPERM} {
+		if errors.Is(err, e) || strings.Contains(text, e.Error()) {
+			return readOnly
+		}
+	}
+	return other
+}

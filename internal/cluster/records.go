@@ -1,0 +1,262 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"earshot/internal/event"
+)
+
+// CreateEvent stores a new event. The slug is the record's key, and no event is ever removed, so claiming the address and
+// storing the event are one write that no crash can part, and no slug is ever used twice. ID and Created are filled in where
+// they are empty. A slug that was ever used gives an *event.Error with Code Conflict and Field "slug".
+func (c *Cluster) CreateEvent(ctx context.Context, e event.Event) (event.Event, error) {
+	if err := event.CheckSlug(e.Slug); err != nil {
+		return event.Event{}, err
+	}
+	if e.ID == "" {
+		e.ID = "ev_" + token(8)
+	}
+	if !plainKey(e.ID) {
+		return event.Event{}, event.Invalid("id", "This cannot be the ID of an event.")
+	}
+	if e.Created.IsZero() {
+		e.Created = time.Now().UTC()
+	}
+	rev, err := write(ctx, c, c.events, create, e.Slug, &e, 0)
+	if errors.Is(err, errTaken) {
+		return event.Event{}, &event.Error{
+			Code: event.CodeConflict, Field: "slug",
+			Message: "This address is taken, or was once. Choose another.",
+		}
+	}
+	if err != nil {
+		return event.Event{}, err
+	}
+	e.Revision = rev
+	return e, nil
+}
+
+var errNoEvent = event.NotFound("There is no event at this address.")
+
+// Event gives the event with this slug.
+func (c *Cluster) Event(_ context.Context, slug string) (event.Event, error) {
+	r, ok := c.events.get(slug)
+	if !ok {
+		return event.Event{}, errNoEvent
+	}
+	return eventOf(r), nil
+}
+
+func eventOf(r record[event.Event]) event.Event {
+	e := r.value
+	e.Revision = r.revision
+	return e
+}
+
+// Events gives all events, newest start first.
+func (c *Cluster) Events(context.Context) ([]event.Event, error) {
+	all := c.events.all()
+	list := make([]event.Event, len(all))
+	for i, r := range all {
+		list[i] = eventOf(r)
+	}
+	slices.SortFunc(list, func(a, b event.Event) int {
+		if d := b.Start.Compare(a.Start); d != 0 {
+			return d
+		}
+		return strings.Compare(a.Slug, b.Slug)
+	})
+	return list, nil
+}
+
+// UpdateEvent changes an event by compare-and-set: change gets a fresh copy, and gets it again if another was quicker. Its error
+// ends the attempt and is returned as it is. ID, Slug and Created stay what they are.
+func (c *Cluster) UpdateEvent(ctx context.Context, slug string, change func(*event.Event) error) (event.Event, error) {
+	for {
+		r, ok := c.events.get(slug)
+		if !ok {
+			return event.Event{}, errNoEvent
+		}
+		e := eventOf(r)
+		if err := change(&e); err != nil {
+			return event.Event{}, err
+		}
+		e.ID, e.Slug, e.Created = r.value.ID, r.value.Slug, r.value.Created
+		rev, err := write(ctx, c, c.events, update, slug, &e, r.revision)
+		switch {
+		case err == nil:
+			e.Revision = rev
+			return e, nil
+		case !errors.Is(err, errMoved):
+			return event.Event{}, err
+		}
+		if err := c.events.awaitNewer(ctx, c.life, slug, r.revision); err != nil {
+			return event.Event{}, unavailable(fmt.Errorf("update event %q: %w", slug, err))
+		}
+	}
+}
+
+// WatchEvents gives every event that exists, in the order of their last changes, and from then on every event that changes. A
+// slow reader misses steps, never an event's latest state: nothing is queued. The channel is closed when ctx or the store ends.
+func (c *Cluster) WatchEvents(ctx context.Context) <-chan event.Event {
+	out := make(chan event.Event)
+	c.workers.Go(func() {
+		defer close(out)
+		sent := map[string]uint64{}
+		for {
+			list, changed := c.events.watch()
+			for _, r := range list {
+				if sent[r.key] == r.revision {
+					continue
+				}
+				select {
+				case out <- eventOf(r):
+					sent[r.key] = r.revision
+				case <-ctx.Done():
+					return
+				case <-c.life.Done():
+					return
+				}
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			case <-c.life.Done():
+				return
+			}
+		}
+	})
+	return out
+}
+
+// CreateInvite stores an invite under its secret's hash, by which it is looked up.
+func (c *Cluster) CreateInvite(ctx context.Context, i event.Invite) error {
+	_, err := write(ctx, c, c.invites, create, i.Hash, &i, 0)
+	if errors.Is(err, errTaken) {
+		return event.Conflict("This invite exists already.")
+	}
+	return err
+}
+
+// Invites gives an event's invites, revoked and expired ones too, oldest first.
+func (c *Cluster) Invites(_ context.Context, eventID string) ([]event.Invite, error) {
+	list := []event.Invite{}
+	for _, r := range c.invites.all() {
+		if r.value.Event == eventID {
+			list = append(list, r.value)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b event.Invite) int { return a.Created.Compare(b.Created) })
+	return list, nil
+}
+
+// InviteByHash gives the invite whose secret has this SHA-256 (hex), whether usable or not.
+func (c *Cluster) InviteByHash(_ context.Context, hash string) (event.Invite, error) {
+	r, ok := c.invites.get(hash)
+	if !ok {
+		return event.Invite{}, errNoInvite
+	}
+	return r.value, nil
+}
+
+var errNoInvite = event.NotFound("There is no such invite.")
+
+// RevokeInvite makes an invite useless for good. Doing it again changes nothing.
+func (c *Cluster) RevokeInvite(ctx context.Context, eventID, id string) (event.Invite, error) {
+	for {
+		var found record[event.Invite]
+		for _, r := range c.invites.all() {
+			if r.value.Event == eventID && r.value.ID == id {
+				found = r
+			}
+		}
+		if found.key == "" {
+			return event.Invite{}, errNoInvite
+		}
+		i := found.value
+		if i.Revoked {
+			return i, nil
+		}
+		i.Revoked = true
+		_, err := write(ctx, c, c.invites, update, found.key, &i, found.revision)
+		switch {
+		case err == nil:
+			return i, nil
+		case !errors.Is(err, errMoved):
+			return event.Invite{}, err
+		}
+		if err := c.invites.awaitNewer(ctx, c.life, found.key, found.revision); err != nil {
+			return event.Invite{}, unavailable(fmt.Errorf("revoke invite %q: %w", id, err))
+		}
+	}
+}
+
+var errNoSession = event.NotFound("This session does not exist, or has expired.")
+
+// PutSession stores a session under key, the hex SHA-256 of its cookie's secret.
+func (c *Cluster) PutSession(ctx context.Context, key string, s event.Session) error {
+	_, err := write(ctx, c, c.sessions, put, key, &s, 0)
+	return err
+}
+
+// Session gives a session that has not expired.
+func (c *Cluster) Session(_ context.Context, key string) (event.Session, error) {
+	r, ok := c.sessions.get(key)
+	if !ok || !time.Now().Before(r.value.Expires) {
+		return event.Session{}, errNoSession
+	}
+	s := r.value
+	s.Grants = slices.Clone(s.Grants) // the caller's to change
+	return s, nil
+}
+
+// DeleteSession forgets a session; one that is not there is forgotten already.
+func (c *Cluster) DeleteSession(ctx context.Context, key string) error {
+	if _, ok := c.sessions.get(key); !ok {
+		return nil
+	}
+	_, err := write(ctx, c, c.sessions, remove, key, nil, 0)
+	return err
+}
+
+// PutCount stores an event's audience figures.
+func (c *Cluster) PutCount(ctx context.Context, eventID string, n event.Count) error {
+	_, err := write(ctx, c, c.counts, put, eventID, &n, 0)
+	return err
+}
+
+// Count gives an event's audience figures as they were last stored: zeros if they never were.
+func (c *Cluster) Count(_ context.Context, eventID string) (event.Count, error) {
+	r, _ := c.counts.get(eventID)
+	return r.value, nil
+}
+
+// Secret gives the secret of this name. The first call ever makes it; it is never replaced.
+func (c *Cluster) Secret(ctx context.Context, name string, fresh func() ([]byte, error)) ([]byte, error) {
+	for {
+		if r, ok := c.secrets.get(name); ok {
+			return slices.Clone(r.value), nil
+		}
+		value, err := fresh()
+		if err != nil {
+			return nil, fmt.Errorf("make secret %q: %w", name, err)
+		}
+		_, err = write(ctx, c, c.secrets, create, name, &value, 0)
+		switch {
+		case err == nil:
+			return value, nil
+		case !errors.Is(err, errTaken):
+			return nil, err
+		}
+		// Another call was quicker; its secret is the one.
+		if err := c.secrets.awaitNewer(ctx, c.life, name, 0); err != nil {
+			return nil, unavailable(fmt.Errorf("read secret %q: %w", name, err))
+		}
+	}
+}
