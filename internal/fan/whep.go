@@ -1,0 +1,311 @@
+package fan
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"earshot/internal/event"
+	"earshot/internal/observatory"
+	"earshot/internal/peer"
+	"earshot/internal/timeline"
+)
+
+// handshake is how long a WebRTC listener may take from the answer to DTLS being done.
+const handshake = 15 * time.Second
+
+// whep holds the WebRTC listeners: today each a whole PeerConnection with a goroutine that follows the timeline. What it
+// offers to Fan (answer, end, close) is what a send-only engine of our own has to offer in its place.
+type whep struct {
+	cfg     Config
+	metrics *metrics
+	maker   *peer.Maker
+	wg      sync.WaitGroup // one per session
+
+	mu       sync.Mutex
+	sessions map[string]*listening
+	pending  int
+	closed   bool
+}
+
+// listening is one WebRTC listener.
+type listening struct {
+	in    *whep
+	id    string
+	src   Source
+	track *webrtc.TrackLocalStaticRTP
+	red   bool
+
+	up   chan struct{} // closed when DTLS is done
+	done chan struct{} // closed when it is over
+	once sync.Once     // for up
+	over sync.Once     // for done
+}
+
+func newWHEP(cfg Config, m *metrics) (*whep, error) {
+	w := &whep{cfg: cfg, metrics: m, sessions: make(map[string]*listening)}
+	var err error
+	w.maker, err = peer.New(peer.Config{
+		UDPMux: cfg.Port.UDPMux(), TCPMux: cfg.Port.TCPMux(), Advertise: cfg.Advertise,
+		Fmtp: "minptime=10;useinbandfec=1", RED: true, Log: cfg.Log,
+		Interceptors: func(r *interceptor.Registry) error {
+			// Only where NACK was offered does this do anything. 64 packets are 1.3 s: later nobody waits for one.
+			responder, err := nack.NewResponderInterceptor(nack.ResponderSize(64))
+			if err != nil {
+				return err
+			}
+			r.Add(responder)
+			return nil
+		},
+	})
+	return w, err
+}
+
+func (w *whep) answer(ctx context.Context, src Source, offer []byte) (string, []byte, error) {
+	o, err := peer.ReadOffer(offer)
+	if err == nil && !o.Receives {
+		err = event.Invalid("offer", "The offer does not receive audio. Offer the track recvonly.")
+	}
+	if err != nil {
+		w.metrics.refused.WithLabelValues("offer").Inc()
+		return "", nil, err
+	}
+	if src.Timeline.Closed() {
+		return "", nil, over(src)
+	}
+	l := &listening{
+		in: w, id: rand.Text(), src: src, red: o.RED != 0,
+		up: make(chan struct{}), done: make(chan struct{}),
+	}
+	if err := w.admit(l); err != nil {
+		return "", nil, err
+	}
+	pc, answer, err := w.maker.Answer(ctx, o, l.prepare, func(*webrtc.PeerConnection) error { return nil })
+	if err != nil {
+		w.forget(l, true)
+		if event.CodeOf(err) == event.CodeInvalid {
+			w.metrics.refused.WithLabelValues("offer").Inc()
+		}
+		return "", nil, err
+	}
+	go l.serve(pc)
+	return l.id, answer, nil
+}
+
+func (w *whep) admit(l *listening) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		w.metrics.refused.WithLabelValues("stopping").Inc()
+		return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
+	}
+	if len(w.sessions) >= w.cfg.MaxWHEP || w.pending >= w.cfg.MaxPending {
+		w.metrics.refused.WithLabelValues("full").Inc()
+		return event.Busy("The server has as many WebRTC listeners as it can take. Listen another way, or try again in a minute.")
+	}
+	w.sessions[l.id] = l
+	w.pending++
+	w.wg.Add(1)
+	return nil
+}
+
+// forget takes a session out; pending says that it never came up.
+func (w *whep) forget(l *listening, pending bool) {
+	w.mu.Lock()
+	delete(w.sessions, l.id)
+	if pending {
+		w.pending--
+	}
+	w.mu.Unlock()
+	w.wg.Done()
+}
+
+func (w *whep) end(id string) bool {
+	w.mu.Lock()
+	l := w.sessions[id]
+	w.mu.Unlock()
+	if l == nil {
+		return false
+	}
+	l.end()
+	return true
+}
+
+// close ends all and waits for them. A WebRTC client learns by DTLS's close_notify that it is over.
+func (w *whep) close() {
+	w.mu.Lock()
+	w.closed = true
+	for _, l := range w.sessions {
+		l.end()
+	}
+	w.mu.Unlock()
+	w.wg.Wait()
+}
+
+func (l *listening) end() { l.over.Do(func() { close(l.done) }) }
+
+func (l *listening) prepare(pc *webrtc.PeerConnection) error {
+	codec := peer.Opus("")
+	if l.red {
+		codec = webrtc.RTPCodecCapability{MimeType: peer.MimeRED, ClockRate: event.SampleRate, Channels: 2}
+	}
+	var err error
+	if l.track, err = webrtc.NewTrackLocalStaticRTP(codec, "programme", l.src.Slug); err != nil {
+		return err
+	}
+	_, err = pc.AddTransceiverFromTrack(l.track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+	if err != nil {
+		return err
+	}
+	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		switch s {
+		case webrtc.PeerConnectionStateConnected:
+			l.once.Do(func() { close(l.up) })
+		case webrtc.PeerConnectionStateFailed:
+			l.in.metrics.dropped.WithLabelValues("lost").Inc()
+			l.end()
+		case webrtc.PeerConnectionStateClosed:
+			l.end()
+		}
+	})
+	return nil
+}
+
+// serve waits for the connection and follows the timeline until either ends.
+func (l *listening) serve(pc *webrtc.PeerConnection) {
+	m := l.in.metrics
+	pending := true
+	var rtcp sync.WaitGroup
+	defer func() {
+		if err := pc.Close(); err != nil {
+			l.in.cfg.Log.Debug("close a listener's connection", "err", err)
+		}
+		rtcp.Wait()
+		l.in.forget(l, pending)
+	}()
+	timeout := time.NewTimer(handshake)
+	defer timeout.Stop()
+	select {
+	case <-l.up:
+	case <-l.done:
+		return
+	case <-timeout.C:
+		m.dropped.WithLabelValues("no_handshake").Inc()
+		return
+	}
+	l.in.mu.Lock()
+	l.in.pending--
+	l.in.mu.Unlock()
+	pending = false
+	m.listeners.WithLabelValues("whep").Inc()
+	m.joined.WithLabelValues("whep").Inc()
+	defer m.listeners.WithLabelValues("whep").Dec()
+
+	for _, s := range pc.GetSenders() { // the interceptors see RTCP only while somebody reads it
+		rtcp.Go(func() {
+			buf := make([]byte, 1500)
+			for {
+				if _, _, err := s.Read(buf); err != nil {
+					return
+				}
+			}
+		})
+	}
+	ear := l.src.Audience.Join(observatory.WHEP)
+	defer l.src.Audience.Leave(ear)
+	l.follow(ear)
+}
+
+// follow sends each frame as it is made, beginning with the newest there is.
+func (l *listening) follow(ear *observatory.Listener) {
+	var (
+		tl     = l.src.Timeline
+		m      = l.in.metrics
+		sent   = m.bytes.WithLabelValues("whep")
+		packet rtp.Packet
+		red    redundancy
+		next   = tl.Head()
+	)
+	if next > tl.First() {
+		next--
+	}
+	// The first sequence number is below 2^15, so that a lost first packet cannot be taken for one of the next SRTP
+	// roll-over (RFC 3711, 3.3.1).
+	half := uint16(next) & 0x8000
+	for {
+		changed := tl.Changed()
+		f, err := tl.Frame(next)
+		switch {
+		case err == nil:
+		case errors.Is(err, timeline.ErrAhead):
+			select {
+			case <-changed:
+			case <-l.done:
+				return
+			}
+			continue
+		case errors.Is(err, timeline.ErrGap): // a gap ends where a segment begins
+			next += timeline.FramesPerSegment - next%timeline.FramesPerSegment
+			continue
+		case errors.Is(err, timeline.ErrGone):
+			m.skipped.WithLabelValues("whep").Add(float64(tl.Head() - next))
+			next = tl.Head()
+			continue
+		default: // closed
+			return
+		}
+		select {
+		case <-l.done:
+			return
+		default:
+		}
+		packet.Version = 2
+		packet.SequenceNumber = uint16(next) - half
+		packet.Timestamp = timeline.RTPTime(next)
+		packet.Payload = f.Packet
+		if l.red {
+			packet.Payload = red.wrap(next, f.Packet)
+		}
+		if err := l.track.WriteRTP(&packet); err != nil {
+			if errors.Is(err, io.ErrClosedPipe) {
+				return
+			}
+			m.dropped.WithLabelValues("queue").Inc()
+		} else {
+			ear.Took(l.in.cfg.Now())
+			sent.Add(float64(len(packet.Payload) + 12))
+		}
+		next++
+	}
+}
+
+// redundancy puts the frame before into each packet (RFC 2198), so that one lost packet in a row is heard by nobody.
+type redundancy struct {
+	buf    []byte
+	last   []byte
+	number uint64
+}
+
+const maxRepeat = 1<<10 - 1 // bytes: the header's ten bits
+
+func (r *redundancy) wrap(number uint64, packet []byte) []byte {
+	b := r.buf[:0]
+	if r.last != nil && r.number+1 == number && len(r.last) <= maxRepeat {
+		n := len(r.last)
+		b = append(b, 0x80|peer.PayloadOpus, byte(event.FrameSamples>>6), byte(event.FrameSamples&0x3f<<2|n>>8), byte(n), peer.PayloadOpus)
+		b = append(b, r.last...)
+	} else {
+		b = append(b, peer.PayloadOpus)
+	}
+	b = append(b, packet...)
+	r.buf, r.last, r.number = b, packet, number
+	return b
+}
