@@ -35,9 +35,12 @@ func (c *clock) frame(now time.Time) uint64 {
 	return uint64(d / event.FrameDuration)
 }
 
+// due is when frame n is due, since zero.
+func (c *clock) due(n uint64) time.Duration { return time.Duration(n)*event.FrameDuration - c.offset }
+
 // until is how long it is until frame n is due; negative if it is late.
 func (c *clock) until(n uint64) time.Duration {
-	return time.Duration(n)*event.FrameDuration - c.at(time.Now())
+	return c.due(n) - time.Since(c.zero)
 }
 
 // resync follows the wall if it ran ahead by more than a segment.

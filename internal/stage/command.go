@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"earshot/internal/event"
 )
@@ -74,8 +75,11 @@ func late(ctx context.Context, op string) error {
 // them, event.Busy over MaxVoices, event.Conflict after the end, event.Unavailable on a restart or if ctx ends; out is then
 // never called.
 func (s *Stage) Join(ctx context.Context, p event.Person, out Outlet, hears bool) (*Seat, error) {
-	if p.ID == "" || out == nil {
-		return nil, fmt.Errorf("join stage: person %q needs an ID and an outlet", p.ID)
+	if out == nil {
+		return nil, fmt.Errorf("join stage: %q has no outlet", p.ID)
+	}
+	if err := checkPerson(p); err != nil {
+		return nil, err
 	}
 	var seat *Seat
 	err := s.do(ctx, "join stage", func() (err error) {
@@ -111,6 +115,9 @@ func (s *Stage) Monitor(ctx context.Context, personID string, out Outlet) (stop 
 // RaiseHand asks for the floor. A hand that is up stays where it is; its name is brought up to date. Errors: event.Conflict
 // for those who may speak anyway or are on stage, event.Forbidden for roles that are never heard, event.Busy over MaxHands.
 func (s *Stage) RaiseHand(ctx context.Context, p event.Person) error {
+	if err := checkPerson(p); err != nil {
+		return err
+	}
 	return s.do(ctx, "raise hand", func() error { return s.raise(p) })
 }
 
@@ -137,8 +144,8 @@ func (s *Stage) Remove(ctx context.Context, id string) error {
 }
 
 // Turn applies a phase that the store has already. Live opens the programme with the next frame. Ended and Cancelled make a
-// last frame with the closing cues, close the timeline, tell the outlets Ended, and let Run return. event.Conflict if the
-// phase may not follow the stage's.
+// last frame with the closing cues, close the timeline, tell the outlets Ended, and let Run return. The
+// stage's own phase again is no error; event.Conflict if the phase may not follow.
 func (s *Stage) Turn(ctx context.Context, phase event.Phase, at time.Time) error {
 	return s.do(ctx, "turn", func() error { return s.turn(phase, at) })
 }
@@ -149,9 +156,17 @@ func (s *Stage) Finish(ctx context.Context, r Reason, backIn time.Duration) erro
 	return s.do(ctx, "finish", func() error { return s.finish(r, backIn) })
 }
 
-// Notice places a notice cue at the next frame. backIn is in seconds; 0 says nothing about it. event.Busy if too many wait.
+// Notice places a notice cue at the next frame. backIn is in seconds; 0 says nothing about it. event.Invalid for a text of more
+// than maxNoticeText characters, event.Busy if too many wait.
 func (s *Stage) Notice(ctx context.Context, code, text string, backIn int) error {
-	return s.do(ctx, "notice", func() error { return s.notice(notice{Code: code, Text: text, BackIn: backIn}) })
+	code, err := event.CleanLine("code", code, event.MaxName)
+	if err != nil {
+		return err
+	}
+	if text, err = event.CleanText("text", text, maxNoticeText); err != nil {
+		return err
+	}
+	return s.do(ctx, "notice", func() error { return s.notice(notice{Code: code, Text: text, BackIn: max(0, backIn)}) })
 }
 
 // Amend takes over what may be changed of an open event and matters here: Start and IdleEnd.
@@ -163,7 +178,21 @@ func (s *Stage) Amend(ctx context.Context, ev event.Event) error {
 	})
 }
 
+// checkPerson bounds what goes into each State and cue. Names were cleaned where they came in.
+func checkPerson(p event.Person) error {
+	switch {
+	case p.ID == "" || len(p.ID) > maxID:
+		return event.Invalid("person", "This person has no usable ID.")
+	case utf8.RuneCountInString(p.Name) > event.MaxName:
+		return event.Invalid("name", "This name is too long.")
+	}
+	return nil
+}
+
 func (s *Stage) turn(phase event.Phase, at time.Time) error {
+	if phase == s.phase {
+		return nil // told twice, by whoever asked and by whoever watches the store
+	}
 	if err := s.phase.Turn(phase); err != nil {
 		return err
 	}
@@ -171,6 +200,9 @@ func (s *Stage) turn(phase event.Phase, at time.Time) error {
 	switch {
 	case phase == event.Live:
 		s.liveAt, s.liveFrame = at, s.next
+		if !s.idleSince.IsZero() {
+			s.idleSince = time.Now() // waiting in the doors was not idling
+		}
 	case phase.Over():
 		text := "The event has ended."
 		if phase == event.Cancelled {

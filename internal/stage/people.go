@@ -89,7 +89,7 @@ func (s *Stage) join(p event.Person, out Outlet, hears bool) (*Seat, error) {
 	if h >= 0 {
 		s.hands = slices.Delete(s.hands, h, h+1)
 	}
-	seat := &Seat{stage: s, person: p.ID, ear: s.listen(out), in: new(inbox), out: new(inbox)}
+	seat := &Seat{stage: s, ear: s.listen(out)}
 	m.person, m.voice, m.seat, m.hears, m.tuned, m.quality = p, voice, seat, hears, false, quality{}
 	m.tune()
 	voice.SetMuted(m.muted() != "")
@@ -205,7 +205,7 @@ func (m *member) tune() {
 // hear offers the member's outlets the mix without them.
 func (m *member) hear(n uint64) {
 	packet := m.voice.Minus()
-	if packet == nil {
+	if len(packet) == 0 {
 		return
 	}
 	if m.seat != nil && m.hears && m.seat.ear.offer(n, packet) {
@@ -269,8 +269,6 @@ func (s *Stage) remove(id string) error {
 
 func (s *Stage) raise(p event.Person) error {
 	switch {
-	case p.ID == "":
-		return event.Invalid("person", "This person has no ID.")
 	case p.Role == event.Producer || p.Role == event.Moderator:
 		return event.Forbidden("This role runs the event and is never heard.")
 	case p.Role.Heard():

@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// inboxPackets is how many of a seat's packets wait for the next tick: one or two when all is well, and beyond 640 ms the
-	// jitter buffer (200 ms) has no use for them. When it is full the oldest is dropped.
-	inboxPackets = 32
+	// inboxPackets is how many of a seat's packets wait for their tick: one or two when all is well, and as many as are spoken
+	// while the stage may be late without a jump (2 s of 20 ms), so that a late stage loses no word. The oldest is dropped when
+	// it is full: the newest are what a conversation goes on with.
+	inboxPackets = 128
 	// maxPayload is the longest RTP payload taken. What WebRTC sends fits the path's MTU.
 	maxPayload = 1500
 )
@@ -19,17 +20,16 @@ const (
 // Seat is one connection of a member, in the hands of whoever carries its packets. All methods are safe from any goroutine
 // and never block.
 type Seat struct {
-	stage  *Stage
-	person string
-	fate   atomic.Pointer[Reason] // set once, by Lost or Leave; the stage acts when it sees it
-	ear    *ear                   // owned by the stage
+	stage *Stage
+	fate  atomic.Pointer[Reason] // set once, by Lost or Leave; the stage acts when it sees it
 
-	mu   sync.Mutex
-	in   *inbox // guarded by mu
-	gone bool   // guarded by mu: nobody drains any more
-	lost drops  // guarded by mu: since the last drain
+	ear   *ear       // owned by the stage
+	taken mix.Packet // owned by the stage: the packet on its way to the desk, whose memory goes back into the inbox
 
-	out *inbox // owned by the stage; swapped with in, so that the desk is fed without the lock
+	mu    sync.Mutex
+	inbox inbox // guarded by mu
+	gone  bool  // guarded by mu: nobody takes any more
+	lost  drops // guarded by mu: since the last look
 }
 
 // inbox is a ring of packets whose payload buffers stay.
@@ -41,7 +41,7 @@ type inbox struct {
 type drops struct{ full, oversize uint64 }
 
 // Push hands the stage a packet of the voice. Payload is borrowed until Push returns; Arrived is set here, by the clock that
-// the desk is mixed by. The oldest packet is dropped when inboxPackets wait.
+// the desk is mixed by.
 func (s *Seat) Push(p mix.Packet) {
 	p.Arrived = time.Since(s.stage.clock.zero)
 	s.mu.Lock()
@@ -52,7 +52,7 @@ func (s *Seat) Push(p mix.Packet) {
 	case len(p.Payload) > maxPayload:
 		s.lost.oversize++
 	default:
-		if s.in.add(p) {
+		if s.inbox.add(p) {
 			s.lost.full++
 		}
 	}
@@ -69,19 +69,40 @@ func (b *inbox) add(p mix.Packet) (dropped bool) {
 	return dropped
 }
 
-// drain feeds the desk what arrived since the last tick.
-func (s *Seat) drain(v *mix.Voice) {
+// drain feeds the desk what had arrived by until. Later packets stay, so that a late stage mixes each frame of what was there
+// when it was due. Packets change places with taken, so that nothing is copied and the desk is not called under the lock.
+func (s *Seat) drain(v *mix.Voice, until time.Duration) {
+	for s.take(until) {
+		v.Push(s.taken)
+	}
+}
+
+func (s *Seat) take(until time.Duration) bool {
 	s.mu.Lock()
-	s.in, s.out = s.out, s.in
+	defer s.mu.Unlock()
+	b := &s.inbox
+	if b.n == 0 || b.packets[b.first].Arrived > until {
+		return false
+	}
+	s.taken, b.packets[b.first] = b.packets[b.first], s.taken
+	b.first, b.n = (b.first+1)%inboxPackets, b.n-1
+	return true
+}
+
+// account moves what the seat dropped to the stage's counters.
+func (s *Seat) account(last bool) {
+	s.mu.Lock()
 	lost := s.lost
-	s.lost = drops{}
+	s.lost, s.gone = drops{}, s.gone || last
 	s.mu.Unlock()
 	s.stage.totals.Drops.VoiceFull += lost.full
 	s.stage.totals.Drops.VoiceOversize += lost.oversize
-	for ; s.out.n > 0; s.out.n-- {
-		v.Push(s.out.packets[s.out.first])
-		s.out.first = (s.out.first + 1) % inboxPackets
-	}
+}
+
+// end closes the seat's inbox and outlet.
+func (s *Seat) end(r Reason) {
+	s.account(true)
+	s.stage.deafen(s.ear, r)
 }
 
 // Lost says that the connection is gone without a word. The outlet is closed; the member's place is kept for Grace, in which a
@@ -103,15 +124,4 @@ func (s *Stage) wake() {
 	case s.nudge <- struct{}{}:
 	default:
 	}
-}
-
-// end closes the seat's inbox and outlet.
-func (s *Seat) end(r Reason) {
-	s.mu.Lock()
-	s.gone = true
-	lost := s.lost
-	s.mu.Unlock()
-	s.stage.totals.Drops.VoiceFull += lost.full
-	s.stage.totals.Drops.VoiceOversize += lost.oversize
-	s.stage.deafen(s.ear, r)
 }

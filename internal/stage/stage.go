@@ -11,8 +11,9 @@
 //
 // # The clock
 //
-// Frame n belongs to the instant Origin + n × 20 ms, and is made then. A late tick makes the missed frames one by one, with
-// commands served in between. When it is later than maxLate (the machine slept, or was starved) the stage jumps to the next
+// Frame n belongs to the instant Origin + n × 20 ms, and is made then. A late tick makes the missed frames one by one, each of
+// the packets that were there when it was due, with commands served in between: a stall of a second delays the programme and loses
+// nothing of it. When it is later than maxLate (the machine slept, or was starved) the stage jumps to the next
 // segment boundary and leaves a gap in the timeline, rather than mix minutes of silence in a burst.
 //
 // # Words
@@ -45,6 +46,9 @@ const (
 	maxLate     = uint64(timeline.FramesPerSegment) // frames; later than this leaves a gap, see the package's doc
 	maxCommands = 64                                // capacity of the command queue; senders wait, until their context ends
 	maxNotices  = 8                                 // notices waiting for the next frame; more are answered event.Busy
+
+	maxNoticeText = 500 // characters
+	maxID         = 128 // bytes of a person's
 )
 
 // Config is what a stage is made from.
@@ -197,12 +201,12 @@ func (s *Stage) tick(now time.Time) error {
 	if s.next%timeline.FramesPerSegment == 0 {
 		s.clock.resync(now)
 	}
-	due := s.clock.frame(now)
-	if due > s.next {
+	current := s.clock.frame(now)
+	if current > s.next {
 		s.totals.LateTicks++
 	}
-	if due > s.next+maxLate {
-		boundary := (due/timeline.FramesPerSegment + 1) * timeline.FramesPerSegment
+	if current > s.next+maxLate {
+		boundary := (current/timeline.FramesPerSegment + 1) * timeline.FramesPerSegment
 		s.totals.Gaps++
 		s.totals.Skipped += boundary - s.next
 		s.next = boundary
@@ -215,17 +219,21 @@ func (s *Stage) tick(now time.Time) error {
 // frame is the way of the audio: 20 ms in, 20 ms out. It allocates nothing unless a cue changed or a part closes.
 func (s *Stage) frame(now time.Time) error {
 	n := s.next
+	due := s.clock.due(n)
 	for _, m := range s.members {
 		if m.seat != nil {
-			m.seat.drain(m.voice)
+			m.seat.drain(m.voice, due)
 		}
 	}
 	began := time.Now()
-	packet, err := s.desk.Mix(now.Sub(s.clock.zero), s.phase == event.Live)
-	if err != nil {
-		return err
-	}
+	packet, err := s.desk.Mix(due, s.phase == event.Live)
 	s.totals.Mixing += time.Since(began)
+	if err != nil {
+		if len(packet) == 0 {
+			return err
+		}
+		s.totals.Failed++ // some speaker's mix, not the programme
+	}
 	for _, m := range s.members {
 		m.hear(n)
 	}
@@ -246,7 +254,11 @@ func (s *Stage) end(now time.Time, r Reason) {
 	s.over, s.ending = true, r
 	// An error means that another epoch has the timeline, or that it is closed: there is nobody left to tell.
 	_ = s.frame(now)
-	s.cfg.Timeline.Close()
+	if s.phase.Over() {
+		s.cfg.Timeline.End()
+	} else {
+		s.cfg.Timeline.Close() // players keep asking: another process goes on
+	}
 }
 
 // close empties the stage, refuses whoever still waits, and waits for the outlets' goroutines.

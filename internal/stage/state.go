@@ -51,6 +51,7 @@ type Stats struct {
 	Gaps      uint64        // jumps of the timeline because the stage was too late
 	Skipped   uint64        // frames that were never made, in those
 	Mixing    time.Duration // spent in decoding, mixing and encoding
+	Failed    uint64        // frames in which the mix of some speaker could not be encoded
 	People    int           // with a place
 	Connected int           // of them
 	Hands     int           // up
@@ -77,19 +78,21 @@ func (d Drops) All() iter.Seq2[string, uint64] {
 
 // VoiceTotals adds up the jitter buffers of all voices, also of those that left.
 type VoiceTotals struct {
-	Received, Lost, Late, Duplicate, Empty, Undecodable uint64 // packets
-	Concealed, FEC                                      uint64 // frames
+	Received, Lost, Late, Duplicate, Empty, Undecodable, Strange, Dropped uint64 // packets
+	Concealed, FEC                                                        uint64 // frames
 }
 
 func (t *VoiceTotals) add(v mix.VoiceStats) {
-	t.Received += uint64(v.Received)
-	t.Lost += uint64(v.Lost)
-	t.Late += uint64(v.Late)
-	t.Duplicate += uint64(v.Duplicate)
-	t.Empty += uint64(v.Empty)
-	t.Undecodable += uint64(v.Undecodable)
-	t.Concealed += uint64(v.Concealed)
-	t.FEC += uint64(v.FEC)
+	t.Received += v.Received
+	t.Lost += v.Lost
+	t.Late += v.Late
+	t.Duplicate += v.Duplicate
+	t.Empty += v.Empty
+	t.Undecodable += v.Undecodable
+	t.Strange += v.Strange
+	t.Dropped += v.Dropped
+	t.Concealed += v.Concealed
+	t.FEC += v.FEC
 }
 
 // board is what outsiders read. The stage writes it when something changed, and the levels every 200 ms, in place; readers
@@ -209,7 +212,7 @@ func (s *Stage) measure(n uint64) {
 	if n%timeline.FramesPerSegment == timeline.FramesPerSegment-1 {
 		for _, m := range s.members {
 			v := m.voice.Stats()
-			q := quality{loss: math.Round(v.LossRatio*100) / 100, jitter: int(math.Round(float64(v.JitterMS)))}
+			q := quality{loss: math.Round(v.LossRatio*100) / 100, jitter: int(math.Round(v.JitterMS))}
 			if q != m.quality {
 				m.quality, s.dirty = q, true
 			}
@@ -222,7 +225,7 @@ func (s *Stage) measure(n uint64) {
 	b := &s.board
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, m := range s.members {
+	for i, m := range s.members { // the desk's meters are the stage's own: reading them is arithmetic
 		b.state.People[i].Level, b.state.People[i].Speaking = decibel(m.voice.Level()), m.voice.Speaking()
 	}
 	b.state.Programme = programme
@@ -232,6 +235,11 @@ func (s *Stage) measure(n uint64) {
 
 // figures brings the counters together.
 func (s *Stage) figures() Stats {
+	for _, m := range s.members {
+		if m.seat != nil {
+			m.seat.account(false)
+		}
+	}
 	st := s.totals
 	st.People, st.Hands, st.Voices = len(s.members), len(s.hands), s.gone
 	for _, m := range s.members {
