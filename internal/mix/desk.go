@@ -17,6 +17,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/hraban/opus"
 )
 
 // Config is a desk's. Zero values are the defaults.
@@ -53,9 +55,11 @@ func NewDesk(c Config) (*Desk, error) {
 		return nil, fmt.Errorf("make desk: complexity %d is not within 1 to 10", c.Complexity)
 	}
 	d := &Desk{config: c}
-	if err := d.main.init(c.Bitrate, c.Complexity); err != nil {
+	enc, err := newEncoder(opus.AppVoIP, c.Bitrate, c.Complexity)
+	if err != nil {
 		return nil, fmt.Errorf("make desk: %w", err)
 	}
+	d.main.init(enc)
 	return d, nil
 }
 
@@ -69,9 +73,12 @@ func (d *Desk) Add(o VoiceOptions) (*Voice, error) {
 		return nil, fmt.Errorf("add voice: %w", err)
 	}
 	v := &Voice{desk: d, dec: dec, hears: o.Hears, level: newLeveller()}
-	if err := v.minus.init(d.config.MinusBitrate, d.config.Complexity); err != nil {
+	enc, err := newQuickEncoder(d.config.MinusBitrate, d.config.Complexity)
+	if err != nil {
 		return nil, fmt.Errorf("add voice: %w", err)
 	}
+	v.minus.init(enc)
+	v.queue.init()
 	v.line.reset()
 	d.voices = append(d.voices, v)
 	return v, nil
@@ -147,11 +154,9 @@ func (d *Desk) air(on bool) {
 	d.onAir = goal
 }
 
-func (b *bus) init(bitrate, complexity int) (err error) {
-	b.share = 1
+func (b *bus) init(enc *Encoder) {
+	b.enc, b.share = enc, 1
 	b.lim.init()
-	b.enc, err = newEncoder(bitrate, complexity)
-	return err
 }
 
 // start makes ready a bus that stood still.

@@ -27,8 +27,11 @@ type slot struct {
 	seq, ts int64
 	info    packetInfo
 	state   slotState
-	payload []byte // the slot's own memory, grown as needed and reused
+	payload []byte // the slot's own memory, kept for the next
 }
+
+// usualPayload is what each slot has room for from the start: 100 kbit/s at 20 ms. Larger packets make theirs grow, up to maxPayload.
+const usualPayload = 256
 
 // queue keeps packets by number, a ring of fixed size: a flood displaces, it never grows.
 type queue struct {
@@ -37,6 +40,13 @@ type queue struct {
 	newest int64
 	held   int
 	queued int64 // samples held
+}
+
+func (q *queue) init() {
+	memory := make([]byte, slots*usualPayload)
+	for i := range q.ring {
+		q.ring[i].payload = memory[i*usualPayload : i*usualPayload : (i+1)*usualPayload]
+	}
 }
 
 func (q *queue) slot(seq int64) *slot { return &q.ring[uint64(seq)%slots] }

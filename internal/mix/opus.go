@@ -22,18 +22,28 @@ const (
 	// defaultComplexity is the highest below 7. From 7 on libopus 1.3 analyses the signal and lets the bandwidth, and with it
 	// the TOC, follow it; every change of TOC ends a longer packet early on the listeners' slower rungs.
 	defaultComplexity = 5
-	// expectedLoss makes libopus spend bits on FEC, and from 9 on it also keeps it out of CELT-only mode, which has none.
+	// expectedLoss, in percent, makes libopus spend bits on FEC, and keeps it out of CELT-only mode, which has none.
 	expectedLoss = 10
 )
 
-// Encoder makes Opus packets of 20 ms, mono, 48 kHz, in hybrid mode with in-band FEC and without DTX: each packet of a stream
-// begins with the same TOC byte. Not safe for use from several goroutines at once. Its memory is Go's: there is nothing to close.
-type Encoder struct{ enc *opus.Encoder }
+// Encoder makes Opus packets of 20 ms, mono, 48 kHz, without DTX; each packet of a stream begins with the same TOC byte. Not safe for
+// use from several goroutines at once. Its memory is Go's: there is nothing to close.
+type Encoder struct {
+	enc   *opus.Encoder
+	prime bool
+}
 
-// NewEncoder makes an encoder of about bitrate bit/s; 0 is 32 kbit/s. It refuses less than 6000 and more than 510000.
-func NewEncoder(bitrate int) (*Encoder, error) { return newEncoder(bitrate, 0) }
+// NewEncoder makes an encoder of about bitrate bit/s; 0 is 32 kbit/s. It refuses less than 6000 and more than 510000. Its packets
+// are hybrid, full band from 30 kbit/s on, and carry FEC where there is speech.
+func NewEncoder(bitrate int) (*Encoder, error) { return newEncoder(opus.AppVoIP, bitrate, 0) }
 
-func newEncoder(bitrate, complexity int) (*Encoder, error) {
+// newQuickEncoder makes an encoder that is 4 ms sooner and takes a quarter of the time of the other (4 to 6 ms of CPU a second instead
+// of 15 to 20), because it is CELT only; what that lacks is FEC. It is for the mixes that are encoded for one listener.
+func newQuickEncoder(bitrate, complexity int) (*Encoder, error) {
+	return newEncoder(opus.AppRestrictedLowdelay, bitrate, complexity)
+}
+
+func newEncoder(app opus.Application, bitrate, complexity int) (*Encoder, error) {
 	if bitrate == 0 {
 		bitrate = defaultBitrate
 	}
@@ -43,16 +53,31 @@ func newEncoder(bitrate, complexity int) (*Encoder, error) {
 	if bitrate < 6000 || bitrate > 510000 {
 		return nil, fmt.Errorf("make Opus encoder: bitrate %d is not within 6000 to 510000 bit/s", bitrate)
 	}
-	e, err := opus.NewEncoder(Rate, 1, opus.AppVoIP)
+	e, err := opus.NewEncoder(Rate, 1, app)
 	if err != nil {
 		return nil, fmt.Errorf("make Opus encoder: %w", err)
 	}
-	err = errors.Join(e.SetBitrate(bitrate), e.SetComplexity(complexity), e.SetInBandFEC(true),
-		e.SetPacketLossPerc(expectedLoss), e.SetDTX(false))
+	fec := app == opus.AppVoIP
+	err = errors.Join(e.SetBitrate(bitrate), e.SetComplexity(complexity), e.SetInBandFEC(fec), e.SetDTX(false))
+	if fec {
+		err = errors.Join(err, e.SetPacketLossPerc(expectedLoss))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("set up Opus encoder: %w", err)
 	}
-	return &Encoder{enc: e}, nil
+	enc := &Encoder{enc: e, prime: fec}
+	return enc, enc.warm()
+}
+
+// warm encodes one frame of silence to nowhere: FEC costs bandwidth in libopus's reckoning until it is on, so the very first frames
+// of a stream at 32 kbit/s would be narrower than the rest.
+func (e *Encoder) warm() error {
+	if !e.prime {
+		return nil
+	}
+	var out [maxPacket]byte
+	_, err := e.Encode(make([]float32, Frame), out[:])
+	return err
 }
 
 // Encode writes the packet of 960 samples into out, of which 1276 bytes always suffice, and returns its length.
@@ -68,7 +93,12 @@ func (e *Encoder) Encode(pcm []float32, out []byte) (int, error) {
 }
 
 // Reset forgets the past: the next packet stands alone.
-func (e *Encoder) Reset() error { return e.enc.Reset() }
+func (e *Encoder) Reset() error {
+	if err := e.enc.Reset(); err != nil {
+		return fmt.Errorf("reset Opus encoder: %w", err)
+	}
+	return e.warm()
+}
 
 // Decoder turns Opus packets of any mode, duration and channel count into mono at 48 kHz. Not safe for use from several
 // goroutines at once.
