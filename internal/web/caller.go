@@ -1,0 +1,272 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"earshot/internal/event"
+)
+
+// cookieName has the prefix that binds a cookie to this very origin, over HTTPS or localhost, for every path (RFC 6265bis, 4.1.3.2).
+const cookieName = "__Host-earshot"
+
+// caller is whoever sent a request, as far as its header says.
+type caller struct {
+	operator bool
+	known    bool // there was a credential, and it is good
+
+	invite *event.Invite // of a bearer token
+	alias  string        // ?person= beside a bearer token
+
+	secret  string // of the session, from the cookie; "" if there is none
+	session event.Session
+}
+
+// identify reads the credential of a request. None is no error; one that opens nothing is, if it was sent on purpose (a bearer token),
+// while an old cookie is like none. A cookie is never looked at beside a bearer token.
+func (s *web) identify(r *http.Request) (caller, error) {
+	if header := r.Header.Get("Authorization"); header != "" {
+		return s.bearer(r, header)
+	}
+	cookie, err := r.Cookie(cookieName)
+	if err != nil || cookie.Value == "" || len(cookie.Value) > maxSecret {
+		return caller{}, nil
+	}
+	session, err := s.cfg.Store.Session(r.Context(), HashSecret(cookie.Value))
+	if err != nil && event.CodeOf(err) == event.CodeNotFound {
+		return caller{}, nil
+	}
+	if err != nil {
+		return caller{}, err
+	}
+	if !s.now().Before(session.Expires) {
+		return caller{}, nil
+	}
+	return caller{operator: session.Operator, known: true, secret: cookie.Value, session: session}, nil
+}
+
+func (s *web) bearer(r *http.Request, header string) (caller, error) {
+	scheme, secret, _ := strings.Cut(header, " ")
+	secret = strings.TrimSpace(secret)
+	if !strings.EqualFold(scheme, "Bearer") || secret == "" || len(secret) > maxSecret {
+		return caller{}, newProblem(event.CodeUnauthorized, "The Authorization header must be: Bearer, a space, and the secret of a link.").
+			because(reasonCredential)
+	}
+	alias := r.URL.Query().Get("person")
+	if !aliasFits(alias) {
+		return caller{}, event.Invalid("person", "The person has at most 32 letters and digits.")
+	}
+	invite, operator, err := s.opens(r.Context(), secret)
+	if err != nil {
+		return caller{}, err
+	}
+	c := caller{operator: operator, known: true, alias: alias}
+	if !operator {
+		c.invite = &invite
+	}
+	return c, nil
+}
+
+// opens tells what a secret opens: the house, or an invite that can be used now.
+func (s *web) opens(ctx context.Context, secret string) (invite event.Invite, operator bool, err error) {
+	hash := HashSecret(secret)
+	if s.cfg.OperatorKeyHash != "" && sameHash(hash, s.cfg.OperatorKeyHash) {
+		return event.Invite{}, true, nil
+	}
+	// The look-up goes by the hash: how long it takes says nothing about a secret that is not known already.
+	invite, err = s.cfg.Store.InviteByHash(ctx, hash)
+	switch {
+	case err != nil && event.CodeOf(err) == event.CodeNotFound:
+		return event.Invite{}, false, newProblem(event.CodeUnauthorized, "This link does not open anything. Ask whoever sent it for a new one.").
+			because(reasonCredential)
+	case err != nil:
+		return event.Invite{}, false, err
+	case !sameHash(hash, invite.Hash):
+		return event.Invite{}, false, errors.New("the store gave another invite than asked for")
+	case invite.Revoked:
+		return event.Invite{}, false, newProblem(event.CodeUnauthorized, "This link was withdrawn. Ask the host for a new one.").
+			because(reasonCredential)
+	case !invite.Usable(s.now()):
+		return event.Invite{}, false, newProblem(event.CodeUnauthorized, "This link has expired. Ask the host for a new one.").
+			because(reasonCredential)
+	}
+	return invite, false, nil
+}
+
+// aliasFits says whether a is what ?person= may be: at most 32 of A-Z, a-z and 0-9.
+func aliasFits(a string) bool {
+	if len(a) > 32 {
+		return false
+	}
+	for i := range len(a) {
+		if c := a[i]; (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+// person tells which part the caller has in an event. A grant lasts no longer than the invite it came from.
+func (s *web) person(ctx context.Context, c caller, e event.Event) (event.Person, bool, error) {
+	if c.invite != nil {
+		if c.invite.Event != e.ID {
+			return event.Person{}, false, nil
+		}
+		return invitedPerson(*c.invite, c.alias), true, nil
+	}
+	grant, ok := c.session.Grant(e.ID)
+	if !ok {
+		return event.Person{}, false, nil
+	}
+	if grant.Invite == "" {
+		return grant.Person, true, nil
+	}
+	invites, err := s.cfg.Store.Invites(ctx, e.ID)
+	if err != nil {
+		return event.Person{}, false, err
+	}
+	for _, i := range invites {
+		if i.ID == grant.Invite {
+			return grant.Person, i.Usable(s.now()), nil
+		}
+	}
+	return event.Person{}, false, nil
+}
+
+// invitedPerson is who a program is that sends an invite's secret: one person, or one per alias.
+func invitedPerson(i event.Invite, alias string) event.Person {
+	p := event.Person{ID: personID(i.ID, ""), Name: i.Label, Role: i.Role}
+	if alias != "" {
+		p.ID, p.Name = personID(i.ID, "alias:"+alias), alias
+	}
+	if p.Name == "" {
+		p.Name = map[event.Role]string{event.Host: "Host", event.Speaker: "Speaker"}[i.Role]
+	}
+	return p
+}
+
+// need is what an address asks of its caller.
+type need int
+
+const (
+	anyone   need = iota
+	operator      // the operator
+	runs          // who may steer this event, or the operator
+	sees          // who is on this stage, has a hand up there, or may steer; or the operator
+	part          // who has a part in this event
+)
+
+// call is a request after it was judged.
+type call struct {
+	caller
+	event event.Event  // zero if the address names none
+	me    event.Person // the caller's part in the event
+	has   bool         // whether there is one
+	base  string       // what links begin with, for this caller
+}
+
+func (c call) runs() bool { return c.operator || c.has && c.me.Role.Runs() }
+
+// judge finds the event that the address names (slug may be "") and says whether the caller may do what it does.
+func (s *web) judge(r *http.Request, slug string, n need) (call, error) {
+	c := call{base: s.base(r)}
+	var err error
+	if slug != "" {
+		if c.event, err = s.event(r.Context(), slug); err != nil {
+			return call{}, err
+		}
+	}
+	if n == anyone && slug != "" && !unsafe(r.Method) {
+		return c, nil // reading what all may read asks for no credential, and a bad one does not matter
+	}
+	if c.caller, err = s.identify(r); err != nil {
+		return call{}, err
+	}
+	if slug != "" {
+		if c.me, c.has, err = s.person(r.Context(), c.caller, c.event); err != nil {
+			return call{}, err
+		}
+	}
+	if s.may(c, n) {
+		return c, nil
+	}
+	if !c.known {
+		return call{}, newProblem(event.CodeUnauthorized, "Open this with your personal link first.").because(reasonCredential)
+	}
+	switch n {
+	case operator:
+		return call{}, event.Forbidden("Only the operator of this server can do this.")
+	case runs:
+		return call{}, event.Forbidden("Only a host of this event or the operator can do this.")
+	case sees:
+		return call{}, event.Forbidden("Only those on stage, or with a hand up, see the stage.")
+	}
+	return call{}, event.Forbidden("You have no part in this event.")
+}
+
+func (s *web) may(c call, n need) bool {
+	switch n {
+	case anyone:
+		return true
+	case operator:
+		return c.operator
+	case runs:
+		return c.runs()
+	case sees:
+		if c.runs() {
+			return true
+		}
+		room, open := s.cfg.House.Room(c.event.Slug)
+		return c.has && open && room.Stage.Has(c.me.ID)
+	case part:
+		return c.has
+	}
+	return false
+}
+
+// event finds an event. What cannot be a slug is not even looked up.
+func (s *web) event(ctx context.Context, slug string) (event.Event, error) {
+	if event.CheckSlug(slug) != nil {
+		return event.Event{}, noEvent
+	}
+	e, err := s.cfg.Store.Event(ctx, slug)
+	if err != nil && event.CodeOf(err) == event.CodeNotFound {
+		return event.Event{}, noEvent
+	}
+	return e, err
+}
+
+var noEvent = event.NotFound("There is no event at this address.")
+
+// room finds an open event's room, or says why there is none: too early with how long to wait, or over.
+func (s *web) room(ctx context.Context, slug string) (Room, error) {
+	if room, ok := s.cfg.House.Room(slug); ok {
+		return room, nil
+	}
+	e, err := s.event(ctx, slug)
+	if err != nil {
+		return Room{}, err
+	}
+	return Room{}, s.closed(e)
+}
+
+// closed says why an event has no room.
+func (s *web) closed(e event.Event) *problem {
+	var p *problem
+	switch e.Phase {
+	case event.Scheduled:
+		p = newProblem(event.CodeConflict, "The doors are not open yet.").after(e.DoorsAt().Sub(s.now()))
+	case event.Ended:
+		p = newProblem(event.CodeConflict, "The event has ended.")
+	case event.Cancelled:
+		p = newProblem(event.CodeConflict, "The event was cancelled.")
+	default:
+		// Open by its phase, but not here yet: this process has just started, or is just leaving.
+		p = newProblem(event.CodeUnavailable, "The event is about to come back. Please try again in a moment.").after(2 * time.Second)
+	}
+	p.Phase = e.Phase
+	return p.because(reasonPhase)
+}

@@ -1,0 +1,154 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"earshot/internal/event"
+)
+
+// maxInvites bounds an event's invites, withdrawn ones included.
+const maxInvites = 1000
+
+type inviteJSON struct {
+	ID      string     `json:"id"`
+	Role    event.Role `json:"role" enum:"host,speaker"`
+	Label   string     `json:"label"`
+	Created time.Time  `json:"created"`
+	Expires *time.Time `json:"expires,omitempty"`
+	Revoked bool       `json:"revoked"`
+}
+
+type invitesOut struct {
+	Body struct {
+		Invites []inviteJSON `json:"invites" doc:"Oldest first."`
+	}
+}
+
+type inviteIn struct {
+	Slug string `path:"slug" doc:"The event's address."`
+	Body struct {
+		Role    string     `json:"role" enum:"host,speaker"`
+		Label   string     `json:"label,omitempty" doc:"For whom: at most 60 characters. Programs that speak with this invite go by it."`
+		Expires *time.Time `json:"expires,omitempty" doc:"From then on the invite opens nothing, nor do sessions that came from it."`
+	}
+}
+
+type inviteOut struct {
+	Location string `header:"Location"`
+	Body     struct {
+		inviteJSON
+		Secret string `json:"secret" doc:"Shown this once."`
+		Link   string `json:"link" doc:"Opens the studio. Shown this once."`
+	}
+}
+
+type inviteID struct {
+	Slug string `path:"slug" doc:"The event's address."`
+	ID   string `path:"id" doc:"The invite's ID."`
+}
+
+func (a api) invites() {
+	s := a.web
+	add(a, operation{
+		id: "list-invites", method: http.MethodGet, path: eventPath + "/invites", tag: tagInvites, summary: "The invites of an event", need: runs,
+	}, s.listInvites)
+	add(a, operation{
+		id: "create-invite", method: http.MethodPost, path: eventPath + "/invites", tag: tagInvites, summary: "Make a link for a host or speaker",
+		need: runs, status: http.StatusCreated,
+	}, s.createInvite)
+	add(a, operation{
+		id: "revoke-invite", method: http.MethodDelete, path: eventPath + "/invites/{id}", tag: tagInvites, summary: "Withdraw an invite",
+		about: "Who is on stage through it is removed.", need: runs, status: http.StatusNoContent,
+	}, s.revokeInvite)
+}
+
+func showInvite(i event.Invite) inviteJSON {
+	out := inviteJSON{ID: i.ID, Role: i.Role, Label: i.Label, Created: i.Created.UTC(), Revoked: i.Revoked}
+	if !i.Expires.IsZero() {
+		expires := i.Expires.UTC()
+		out.Expires = &expires
+	}
+	return out
+}
+
+func (s *web) listInvites(ctx context.Context, c call, _ *slugIn) (*invitesOut, error) {
+	all, err := s.cfg.Store.Invites(ctx, c.event.ID)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b event.Invite) int {
+		if d := a.Created.Compare(b.Created); d != 0 {
+			return d
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	out := &invitesOut{}
+	out.Body.Invites = make([]inviteJSON, 0, len(all))
+	for _, i := range all {
+		out.Body.Invites = append(out.Body.Invites, showInvite(i))
+	}
+	return out, nil
+}
+
+func (s *web) createInvite(ctx context.Context, c call, in *inviteIn) (*inviteOut, error) {
+	if c.event.Phase.Over() {
+		return nil, s.closed(c.event)
+	}
+	label, err := event.CleanText("label", in.Body.Label, event.MaxName)
+	if err != nil {
+		return nil, err
+	}
+	if strings.ContainsAny(label, "\n\t") {
+		return nil, event.Invalid("label", "This must be one line.")
+	}
+	all, err := s.cfg.Store.Invites(ctx, c.event.ID)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) >= maxInvites {
+		return nil, event.Conflict("This event has as many invites as are possible. Share one that exists.")
+	}
+	secret := NewSecret(InviteSecret)
+	invite := event.Invite{
+		ID: newID("in_"), Event: c.event.ID, Role: event.Role(in.Body.Role), Label: label, Hash: HashSecret(secret), Created: s.now().UTC(),
+	}
+	if in.Body.Expires != nil {
+		invite.Expires = in.Body.Expires.UTC()
+		if !invite.Expires.After(s.now()) {
+			return nil, event.Invalid("expires", "This moment has passed already.")
+		}
+	}
+	if err := s.cfg.Store.CreateInvite(ctx, invite); err != nil {
+		return nil, err
+	}
+	out := &inviteOut{Location: "/api/v1/events/" + c.event.Slug + "/invites/" + invite.ID}
+	out.Body.inviteJSON, out.Body.Secret = showInvite(invite), secret
+	out.Body.Link = c.base + "/e/" + c.event.Slug + "/studio#k=" + secret
+	return out, nil
+}
+
+func (s *web) revokeInvite(ctx context.Context, c call, in *inviteID) (*struct{}, error) {
+	invite, err := s.cfg.Store.RevokeInvite(ctx, c.event.ID, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	room, open := s.cfg.House.Room(c.event.Slug)
+	if !open {
+		return nil, nil
+	}
+	tag := personTag(invite.ID)
+	for _, p := range room.Stage.State().People {
+		if !strings.HasPrefix(p.ID, tag) {
+			continue
+		}
+		// Somebody who left in the meantime is gone as was wished.
+		if err := room.Stage.Remove(ctx, p.ID); err != nil && event.CodeOf(err) != event.CodeNotFound {
+			return nil, err
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,363 @@
+package web
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"earshot/internal/event"
+	"earshot/internal/observatory"
+	"earshot/internal/timeline"
+)
+
+const (
+	sdpType     = "application/sdp"
+	trickleType = "application/trickle-ice-sdpfrag"
+)
+
+// routeMedia adds the addresses of an event's audio but HLS.
+func (s *web) routeMedia() {
+	s.handle("POST /e/{slug}/stage", s.postStage)
+	s.handle("POST /e/{slug}/whip", s.postWHIP)
+	s.handle("POST /e/{slug}/whep", s.postWHEP)
+	s.share("/e/{slug}/whip", "POST")
+	s.share("/e/{slug}/whep", "POST")
+	for _, kind := range []string{"stage", "whip", "whep"} {
+		path := "/e/{slug}/" + kind + "/{id}"
+		s.handle("DELETE "+path, s.endSession)
+		s.handle("PATCH "+path, s.trickle)
+		if kind != "stage" {
+			s.share(path, "DELETE, PATCH")
+		}
+	}
+	s.longAudio("live", Listeners.ServeLive)
+	s.longAudio("live.mp4", Listeners.ServeMP4)
+	s.longAudio("live.ogg", Listeners.ServeOgg)
+	s.longAudio("cues", Listeners.ServeCues)
+	s.handle("GET /e/{slug}/count", s.count)
+	s.share("/e/{slug}/count", "GET")
+	s.handleLong("GET /e/{slug}/replay.opus", s.replayOpus)
+	s.share("/e/{slug}/replay.opus", "GET")
+}
+
+// offer reads an SDP offer. Whether it is one, the engine says.
+func offer(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if err := wantType(r, sdpType); err != nil {
+		return nil, err
+	}
+	b, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) == 0 {
+		return nil, newProblem(event.CodeInvalid, "The body must be an SDP offer.").at("offer").status(http.StatusBadRequest).because(reasonUnparsable)
+	}
+	return b, nil
+}
+
+// answer is the 201 of RFC 9725, 4.2. The ETag names the ICE session: the answer is the only one with these credentials.
+func answer(w http.ResponseWriter, r *http.Request, id string, sdp []byte) {
+	sum := sha256.Sum256(sdp)
+	h := w.Header()
+	h.Set("Content-Type", sdpType)
+	h.Set("Location", "/e/"+r.PathValue("slug")+r.URL.Path[len("/e/")+len(r.PathValue("slug")):]+"/"+url.PathEscape(id))
+	h.Set("ETag", `"`+hex.EncodeToString(sum[:8])+`"`)
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusCreated)
+	w.Write(sdp) // an error is the client's going; its session ends with its silence
+}
+
+// postStage takes a voice and gives the mix without it.
+func (s *web) postStage(w http.ResponseWriter, r *http.Request) {
+	s.speak(w, r, false)
+}
+
+// postWHIP takes a program's voice. It asks for the bearer token itself: a browser has postStage.
+func (s *web) postWHIP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") == "" {
+		s.fail(w, r, newProblem(event.CodeUnauthorized, "Send the secret of an invite as the bearer token.").because(reasonCredential))
+		return
+	}
+	s.speak(w, r, true)
+}
+
+func (s *web) speak(w http.ResponseWriter, r *http.Request, recvonly bool) {
+	c, err := s.judge(r, r.PathValue("slug"), part)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sdp, err := offer(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	room, ok := s.cfg.House.Room(c.event.Slug)
+	if !ok {
+		s.fail(w, r, s.closed(c.event))
+		return
+	}
+	id, reply, err := s.cfg.Voices.Speak(r.Context(), room.Stage, c.me, sdp, recvonly)
+	if err != nil {
+		s.fail(w, r, s.inPhase(r.Context(), err, c.event.Slug))
+		return
+	}
+	answer(w, r, id, reply)
+}
+
+// postWHEP gives the programme to all, and with ?monitor=1 the mix without them to somebody on stage.
+func (s *web) postWHEP(w http.ResponseWriter, r *http.Request) {
+	slug := r.PathValue("slug")
+	monitor := r.URL.Query().Get("monitor")
+	if monitor != "" && monitor != "1" {
+		s.fail(w, r, event.Invalid("monitor", "The monitor is asked for with ?monitor=1."))
+		return
+	}
+	sdp, err := offer(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	var id string
+	var reply []byte
+	if monitor == "" {
+		room, rerr := s.room(r.Context(), slug)
+		if rerr != nil {
+			s.fail(w, r, rerr)
+			return
+		}
+		id, reply, err = s.cfg.Listeners.WHEP(r.Context(), slug, room.Timeline, room.Audience, sdp)
+	} else {
+		c, jerr := s.judge(r, slug, part)
+		if jerr != nil {
+			s.fail(w, r, jerr)
+			return
+		}
+		room, ok := s.cfg.House.Room(slug)
+		if !ok {
+			s.fail(w, r, s.closed(c.event))
+			return
+		}
+		id, reply, err = s.cfg.Voices.Monitor(r.Context(), room.Stage, c.me.ID, sdp)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, r, id, reply)
+}
+
+// endSession ends a WebRTC session by its address, which only who started it knows.
+func (s *web) endSession(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	if !s.cfg.Voices.End(id) && !s.cfg.Listeners.EndWHEP(id) {
+		s.fail(w, r, event.NotFound("There is no such session. It has ended, or never was."))
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// trickle takes a client's candidates and needs none of them: the server is ICE-lite and learns where a client is from its checks.
+// It answers alike for every address, so that guessing at addresses here finds out nothing.
+func (s *web) trickle(w http.ResponseWriter, r *http.Request) {
+	if err := wantType(r, trickleType); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if _, err := readBody(w, r); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// serveLong is one of the Listeners' methods.
+type serveLong func(Listeners, http.ResponseWriter, *http.Request, string, *timeline.Timeline, *observatory.Audience) error
+
+func (s *web) longAudio(name string, serve serveLong) {
+	path := "/e/{slug}/" + name
+	s.handleLong("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+		slug := r.PathValue("slug")
+		room, err := s.room(r.Context(), slug)
+		if err == nil {
+			err = serve(s.cfg.Listeners, w, r, slug, room.Timeline, room.Audience)
+		}
+		if err != nil {
+			s.fail(w, r, err)
+		}
+	})
+	s.share(path, "GET")
+}
+
+type countJSON struct {
+	event.Count
+	Definition string `json:"definition"`
+}
+
+// count gives the audience in figures: now of an open room, as it was stored of one that is over.
+func (s *web) count(w http.ResponseWriter, r *http.Request) {
+	var n event.Count
+	if room, ok := s.cfg.House.Room(r.PathValue("slug")); ok {
+		n = room.Audience.Count()
+	} else {
+		e, err := s.event(r.Context(), r.PathValue("slug"))
+		if err == nil {
+			n, err = s.cfg.Store.Count(r.Context(), e.ID)
+		}
+		if err != nil && (e.ID == "" || event.CodeOf(err) != event.CodeNotFound) {
+			s.fail(w, r, err)
+			return
+		}
+		n.Now = 0
+	}
+	b, err := json.Marshal(countJSON{Count: n, Definition: event.CountDefinition})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "max-age=1")
+	w.Write(append(b, '\n')) // an error is the reader's going
+}
+
+// replay finds an event's recording: Conflict before the end, NotFound without one.
+func (s *web) replay(ctx context.Context, e event.Event) (Replay, error) {
+	if e.Phase != event.Ended {
+		p := newProblem(event.CodeConflict, "The recording can be had after the end.").because(reasonPhase)
+		p.Phase = e.Phase
+		if e.Phase == event.Cancelled {
+			p.Detail = "The event was cancelled."
+		}
+		return Replay{}, p
+	}
+	if !e.Recorded || e.Origin.IsZero() {
+		return Replay{}, noReplay(e)
+	}
+	replay, err := s.cfg.Replays.Replay(ctx, e.ID, e.Origin)
+	if err != nil && event.CodeOf(err) == event.CodeNotFound {
+		return Replay{}, noReplay(e)
+	}
+	return replay, err
+}
+
+// replayOpus sends the recording as one file, made while it is sent: neither its length is known nor can it be sought in.
+func (s *web) replayOpus(w http.ResponseWriter, r *http.Request) {
+	e, err := s.event(r.Context(), r.PathValue("slug"))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	replay, err := s.replay(r.Context(), e)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", `audio/ogg; codecs="opus"`)
+	h.Set("Content-Disposition", `attachment; filename="`+e.Slug+`.opus"`)
+	h.Set("Cache-Control", "public, max-age=3600")
+	h.Set("Accept-Ranges", "none")
+	if r.Method == http.MethodHead {
+		return
+	}
+	out := &patient{w: w, ctl: http.NewResponseController(w)}
+	if err := replay.WriteOpus(r.Context(), out); err != nil {
+		if !out.wrote {
+			s.fail(w, r, err)
+			return
+		}
+		if r.Context().Err() == nil && out.err == nil {
+			s.quiet.warn(slog.LevelWarn, "replay broken off", "event", e.Slug, "err", err)
+		}
+		panic(http.ErrAbortHandler) // the reader must not take the part for the whole
+	}
+}
+
+// patient gives the reader of a long response writeWait for each piece.
+type patient struct {
+	w     io.Writer
+	ctl   *http.ResponseController
+	wrote bool
+	err   error
+}
+
+func (p *patient) Write(b []byte) (int, error) {
+	_ = p.ctl.SetWriteDeadline(time.Now().Add(writeWait)) // a writer without deadlines is a test's
+	p.wrote = true
+	n, err := p.w.Write(b)
+	if err != nil {
+		p.err = err
+	}
+	return n, err
+}
+
+func pathParam(name, about string) *huma.Param {
+	return &huma.Param{Name: name, In: "path", Required: true, Description: about, Schema: &huma.Schema{Type: huma.TypeString}}
+}
+
+func streamed(kind, about string) *huma.Response {
+	return &huma.Response{Description: about, Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString}}}}
+}
+
+// document adds the addresses of the audio to the API's document: they are not huma's, but belong to what a program can ask.
+func (a api) document() {
+	sdp := func(about string) map[string]*huma.Response {
+		return map[string]*huma.Response{"201": streamed(sdpType, about)}
+	}
+	ok := func(kind, about string) map[string]*huma.Response {
+		return map[string]*huma.Response{"200": streamed(kind, about)}
+	}
+	gone := map[string]*huma.Response{"204": {Description: "Done."}}
+	const session = "A WebRTC session, by the Location of its answer."
+	for _, d := range []struct {
+		id, method, path, tag, summary string
+		need                           need
+		body                           string
+		answers                        map[string]*huma.Response
+	}{
+		{"speak", "POST", "/stage", tagVoices, "Speak and hear the others", part, sdpType, sdp("The answer, sendrecv.")},
+		{"whip", "POST", "/whip", tagVoices, "Speak, for WHIP programs", part, sdpType, sdp("The answer, recvonly.")},
+		{"whep", "POST", "/whep", tagListen, "Listen over WebRTC; ?monitor=1: hear the others, for those on stage", anyone, sdpType, sdp("The answer, sendonly.")},
+		{"end-stage-session", "DELETE", "/stage/{id}", tagVoices, session, anyone, "", gone},
+		{"end-whip-session", "DELETE", "/whip/{id}", tagVoices, session, anyone, "", gone},
+		{"end-whep-session", "DELETE", "/whep/{id}", tagListen, session, anyone, "", gone},
+		{"live", "GET", "/live", tagListen, "WebSocket push of fMP4 parts and cues", anyone, "", map[string]*huma.Response{"101": {Description: "RFC 6455."}}},
+		{"live-mp4", "GET", "/live.mp4", tagListen, "One long fragmented MP4", anyone, "", ok("audio/mp4", "The programme.")},
+		{"live-ogg", "GET", "/live.ogg", tagListen, "One long Ogg Opus stream", anyone, "", ok("audio/ogg", "The programme.")},
+		{"hls", "GET", "/hls/index.m3u8", tagListen, "LL-HLS; the replay after the end", anyone, "", ok(playlistType, "The multivariant playlist.")},
+		{"cues", "GET", "/cues", tagListen, "The cues as an event stream", anyone, "", ok("text/event-stream", "The stream.")},
+		{"count", "GET", "/count", tagListen, "The audience in figures", anyone, "", map[string]*huma.Response{"200": {
+			Description: "The figures.", Content: map[string]*huma.MediaType{"application/json": {Schema: countSchema()}},
+		}}},
+		{"replay", "GET", "/replay.opus", tagListen, "The recording as a file", anyone, "", ok("audio/ogg", "The whole, from the doors' opening.")},
+	} {
+		o := a.describe(operation{id: d.id, method: d.method, path: "/e/{slug}" + d.path, tag: d.tag, summary: d.summary, need: d.need})
+		o.Parameters = []*huma.Param{pathParam("slug", "The event's address.")}
+		if d.method == http.MethodDelete {
+			o.Parameters = append(o.Parameters, pathParam("id", "The session's ID."))
+		}
+		if d.body != "" {
+			o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{d.body: {Schema: &huma.Schema{Type: huma.TypeString}}}}
+		}
+		for status, response := range d.answers {
+			o.Responses[status] = response
+		}
+		a.huma.OpenAPI().AddOperation(&o)
+	}
+}
+
+func countSchema() *huma.Schema {
+	figure := func(about string) *huma.Schema { return &huma.Schema{Type: huma.TypeInteger, Description: about} }
+	return &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{
+		"now": figure("Listening now."), "peak": figure("The most at any moment."), "tuned_in": figure("All since the doors opened."),
+		"definition": {Type: huma.TypeString, Description: "What is counted, in words."},
+	}}
+}

@@ -1,0 +1,151 @@
+package web
+
+import (
+	"context"
+	"net/http"
+
+	"earshot/internal/event"
+	"earshot/internal/stage"
+)
+
+// stageJSON is the stage as one of its people sees it.
+type stageJSON struct {
+	stage.State
+	You string `json:"you,omitempty" doc:"The caller's own ID; absent for the operator."`
+}
+
+type stageOut struct {
+	Body stageJSON
+}
+
+type handIn struct {
+	Slug string `path:"slug" doc:"The event's address."`
+	Body struct {
+		Name string `json:"name" doc:"How one is called on stage, at most 60 characters."`
+	}
+}
+
+type handOut struct {
+	Cookie string `header:"Set-Cookie"`
+}
+
+type personIn struct {
+	Slug string `path:"slug" doc:"The event's address."`
+	ID   string `path:"id" doc:"The person's ID."`
+}
+
+func (a api) people() {
+	s := a.web
+	add(a, operation{
+		id: "get-stage", method: http.MethodGet, path: eventPath + "/stage", tag: tagStage, summary: "The stage as it is", need: sees,
+	}, func(_ context.Context, c call, _ *slugIn) (*stageOut, error) {
+		room, ok := s.cfg.House.Room(c.event.Slug)
+		if !ok {
+			return nil, s.closed(c.event)
+		}
+		return &stageOut{Body: stageJSON{State: room.Stage.State(), You: c.me.ID}}, nil
+	})
+	a.watch()
+	add(a, operation{
+		id: "raise-hand", method: http.MethodPost, path: eventPath + "/hand", tag: tagStage, summary: "Ask for the floor",
+		about: "Makes a session if there is none.", status: http.StatusNoContent,
+	}, s.raiseHand)
+	add(a, operation{
+		id: "lower-own-hand", method: http.MethodDelete, path: eventPath + "/hand", tag: tagStage, summary: "Take one's hand down",
+		need: part, status: http.StatusNoContent,
+	}, func(ctx context.Context, c call, _ *slugIn) (*struct{}, error) {
+		return s.onStage(ctx, c, func(st *stage.Stage) error { return st.LowerHand(ctx, c.me.ID) })
+	})
+
+	person := func(verb, summary string, n need, do func(context.Context, *stage.Stage, call, string) error) {
+		add(a, operation{
+			id: verb + "-person", method: http.MethodPost, path: eventPath + "/people/{id}/" + verb, tag: tagStage, summary: summary,
+			need: n, status: http.StatusNoContent,
+		}, func(ctx context.Context, c call, in *personIn) (*struct{}, error) {
+			return s.onStage(ctx, c, func(st *stage.Stage) error { return do(ctx, st, c, in.ID) })
+		})
+	}
+	person("admit", "Let a raised hand speak", runs, func(ctx context.Context, st *stage.Stage, _ call, id string) error {
+		return st.Admit(ctx, id)
+	})
+	person("lower", "Dismiss a raised hand", runs, func(ctx context.Context, st *stage.Stage, _ call, id string) error {
+		return st.LowerHand(ctx, id)
+	})
+	person("remove", "End somebody's connection", runs, func(ctx context.Context, st *stage.Stage, _ call, id string) error {
+		return st.Remove(ctx, id)
+	})
+	person("mute", "Drop a voice", sees, mute(true))
+	person("unmute", "Let a voice through again", sees, mute(false))
+}
+
+// mute lets each mute themself, and those who run the event mute all. What a host muted only a host unmutes, also on themself.
+func mute(muted bool) func(context.Context, *stage.Stage, call, string) error {
+	return func(ctx context.Context, st *stage.Stage, c call, id string) error {
+		by := stage.ByHost
+		switch own := c.has && c.me.ID == id; {
+		case own && c.runs() && !muted && mutedBy(st, id) == stage.ByHost:
+		case own:
+			by = stage.BySelf
+		case !c.runs():
+			return event.Forbidden("Only a host mutes others.")
+		}
+		return st.Mute(ctx, id, by, muted)
+	}
+}
+
+func mutedBy(st *stage.Stage, id string) stage.MuteBy {
+	for _, p := range st.State().People {
+		if p.ID == id {
+			return p.Muted
+		}
+	}
+	return ""
+}
+
+// onStage runs a command on an event's stage.
+func (s *web) onStage(ctx context.Context, c call, do func(*stage.Stage) error) (*struct{}, error) {
+	room, ok := s.cfg.House.Room(c.event.Slug)
+	if !ok {
+		return nil, s.closed(c.event)
+	}
+	if err := do(room.Stage); err != nil {
+		return nil, s.inPhase(ctx, err, c.event.Slug)
+	}
+	return nil, nil
+}
+
+// raiseHand puts a hand up and makes its owner known. The hand comes first: the stage bounds how many there are, and so how many
+// sessions strangers can have stored. A hand whose session could not be stored is taken down again.
+func (s *web) raiseHand(ctx context.Context, c call, in *handIn) (*handOut, error) {
+	if c.invite != nil || c.operator && c.secret == "" {
+		return nil, event.Conflict("Programs do not raise hands: open a session, or speak with a speaker's invite.")
+	}
+	name, err := event.CleanLine("name", in.Body.Name, event.MaxName)
+	if err != nil {
+		return nil, err
+	}
+	room, ok := s.cfg.House.Room(c.event.Slug)
+	if !ok {
+		return nil, s.closed(c.event)
+	}
+	session, secret := s.grown(c, handLife)
+	me := c.me
+	if !c.has {
+		me = event.Person{ID: newID("p_"), Role: event.Listener}
+	}
+	me.Name = name
+	if err := room.Stage.RaiseHand(ctx, me); err != nil {
+		return nil, s.inPhase(ctx, err, c.event.Slug)
+	}
+	grant(&session, event.Grant{Event: c.event.ID, Slug: c.event.Slug, Person: me})
+	if err := s.cfg.Store.PutSession(ctx, HashSecret(secret), session); err != nil {
+		if lerr := room.Stage.LowerHand(context.WithoutCancel(ctx), me.ID); lerr != nil && event.CodeOf(lerr) != event.CodeNotFound {
+			s.log.Warn("a hand stays up without a session", "event", c.event.Slug, "err", lerr)
+		}
+		return nil, err
+	}
+	out := &handOut{}
+	cookie := s.cookie(secret, session.Expires)
+	out.Cookie = cookie.String()
+	return out, nil
+}

@@ -1,0 +1,192 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"earshot/internal/event"
+)
+
+const (
+	// sessionLife is how long a browser is remembered after it last opened a link.
+	sessionLife = 30 * 24 * time.Hour
+	// handLife is how long somebody is remembered who only raised a hand: anybody can, so it is kept short.
+	handLife = 24 * time.Hour
+	// maxGrants bounds a session; the oldest grant makes room.
+	maxGrants = 64
+)
+
+type sessionJSON struct {
+	Operator bool        `json:"operator" doc:"Whether this session may do everything."`
+	Grants   []grantJSON `json:"grants" doc:"The parts in events."`
+}
+
+type grantJSON struct {
+	Event  string     `json:"event" doc:"The event's slug."`
+	Person string     `json:"person"`
+	Name   string     `json:"name"`
+	Role   event.Role `json:"role" enum:"host,cohost,speaker,interpreter,producer,moderator,listener"`
+}
+
+type sessionBody struct {
+	Body sessionJSON
+}
+
+type sessionCookie struct {
+	Cookie http.Cookie `header:"Set-Cookie"`
+	Body   sessionJSON
+}
+
+type sessionGone struct {
+	Cookie http.Cookie `header:"Set-Cookie"`
+}
+
+type exchange struct {
+	Body struct {
+		Secret string `json:"secret" doc:"What follows #k= in a link."`
+		Name   string `json:"name,omitempty" doc:"How one is called on stage. Needed for an invite, ignored for the operator."`
+	}
+}
+
+func (a api) sessions() {
+	s := a.web
+	add(a, operation{
+		id: "open-session", method: http.MethodPost, path: "/api/v1/session", tag: tagSession, summary: "Exchange a link's secret for a session",
+		about: "Sets the cookie. A second exchange adds to the same session.",
+	}, s.openSession)
+	add(a, operation{
+		id: "get-session", method: http.MethodGet, path: "/api/v1/session", tag: tagSession, summary: "Who one is",
+	}, s.getSession)
+	add(a, operation{
+		id: "close-session", method: http.MethodDelete, path: "/api/v1/session", tag: tagSession, summary: "Forget the session",
+		status: http.StatusNoContent,
+	}, s.closeSession)
+}
+
+func (s *web) openSession(ctx context.Context, c call, in *exchange) (*sessionCookie, error) {
+	if in.Body.Secret == "" || len(in.Body.Secret) > maxSecret {
+		return nil, event.Invalid("secret", "The secret is what follows #k= in the link.")
+	}
+	invite, isOperator, err := s.opens(ctx, in.Body.Secret)
+	if err != nil {
+		return nil, err
+	}
+	session, secret := s.grown(c, sessionLife)
+	if isOperator {
+		session.Operator = true
+	} else {
+		e, err := s.eventByID(ctx, invite.Event)
+		if err != nil {
+			return nil, err
+		}
+		name, err := event.CleanLine("name", in.Body.Name, event.MaxName)
+		if err != nil {
+			return nil, err
+		}
+		who := "" // a host's invite is one person, wherever it is opened
+		if invite.Role != event.Host {
+			who = "session:" + HashSecret(secret)
+		}
+		grant(&session, event.Grant{
+			Event: e.ID, Slug: e.Slug, Invite: invite.ID,
+			Person: event.Person{ID: personID(invite.ID, who), Name: name, Role: invite.Role},
+		})
+	}
+	shown, err := s.showSession(ctx, caller{operator: session.Operator, session: session})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Store.PutSession(ctx, HashSecret(secret), session); err != nil {
+		return nil, err
+	}
+	return &sessionCookie{Cookie: s.cookie(secret, session.Expires), Body: shown}, nil
+}
+
+// grown gives the caller's session to add to, or a new one, and its secret.
+func (s *web) grown(c call, life time.Duration) (session event.Session, secret string) {
+	now := s.now().UTC()
+	session, secret = c.session, c.secret
+	session.Grants = slices.Clone(session.Grants)
+	if secret == "" {
+		session, secret = event.Session{Created: now}, NewSecret(sessionSecret)
+	}
+	if until := now.Add(life); until.After(session.Expires) {
+		session.Expires = until
+	}
+	return session, secret
+}
+
+// grant adds a part in an event. There is one for each event: the link that was opened last counts.
+func grant(session *event.Session, g event.Grant) {
+	session.Grants = slices.DeleteFunc(session.Grants, func(o event.Grant) bool { return o.Event == g.Event })
+	session.Grants = append(session.Grants, g)
+	if n := len(session.Grants); n > maxGrants {
+		session.Grants = session.Grants[n-maxGrants:]
+	}
+}
+
+// cookie carries the session's secret. Browsers take Secure cookies from http://localhost and http://127.0.0.1 too.
+func (s *web) cookie(secret string, expires time.Time) http.Cookie {
+	return http.Cookie{
+		Name: cookieName, Value: secret, Path: "/", MaxAge: int(expires.Sub(s.now()).Seconds()),
+		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	}
+}
+
+func (s *web) getSession(ctx context.Context, c call, _ *struct{}) (*sessionBody, error) {
+	shown, err := s.showSession(ctx, c.caller)
+	if err != nil {
+		return nil, err
+	}
+	return &sessionBody{Body: shown}, nil
+}
+
+func (s *web) closeSession(ctx context.Context, c call, _ *struct{}) (*sessionGone, error) {
+	if c.secret != "" {
+		if err := s.cfg.Store.DeleteSession(ctx, HashSecret(c.secret)); err != nil && event.CodeOf(err) != event.CodeNotFound {
+			return nil, err
+		}
+	}
+	return &sessionGone{Cookie: http.Cookie{
+		Name: cookieName, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	}}, nil
+}
+
+// showSession lists what still counts: a withdrawn invite's part is left out.
+func (s *web) showSession(ctx context.Context, c caller) (sessionJSON, error) {
+	out := sessionJSON{Operator: c.operator, Grants: []grantJSON{}}
+	grants := c.session.Grants
+	if c.invite != nil {
+		e, err := s.eventByID(ctx, c.invite.Event)
+		if err != nil {
+			return sessionJSON{}, err
+		}
+		grants = []event.Grant{{Event: e.ID, Slug: e.Slug}}
+	}
+	for _, g := range grants {
+		p, ok, err := s.person(ctx, c, event.Event{ID: g.Event})
+		if err != nil {
+			return sessionJSON{}, err
+		}
+		if ok {
+			out.Grants = append(out.Grants, grantJSON{Event: g.Slug, Person: p.ID, Name: p.Name, Role: p.Role})
+		}
+	}
+	return out, nil
+}
+
+// eventByID is for invites, which name events by ID.
+func (s *web) eventByID(ctx context.Context, id string) (event.Event, error) {
+	all, err := s.cfg.Store.Events(ctx)
+	if err != nil {
+		return event.Event{}, err
+	}
+	for _, e := range all {
+		if e.ID == id {
+			return e, nil
+		}
+	}
+	return event.Event{}, noEvent
+}

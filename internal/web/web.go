@@ -1,0 +1,210 @@
+// Package web is everything Earshot says over HTTP: the API under /api/v1 (OpenAPI 3.1, made from the code), the pages, and the
+// addresses of an event's audio. It decides who may do what, turns every error into problem JSON (RFC 9457), and hands the work
+// on: what is stored to a Store, a change of phase to the House, voices and long responses to the engines behind Voices and
+// Listeners. HLS it serves itself, since that is files.
+//
+// Start reading at New, which lists the routes; caller.go says who somebody is, problem.go what they are told when something
+// cannot be done. PROTOCOL.md at the root is the contract that all this fulfils.
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"earshot/internal/event"
+	"earshot/internal/observatory"
+	"earshot/internal/stage"
+	"earshot/internal/timeline"
+)
+
+// Limits of what is read.
+const (
+	maxBody     = 64 << 10         // bytes of a request's body
+	bodyWait    = 15 * time.Second // for the body of a request to arrive
+	writeWait   = 30 * time.Second // for one short response, or one piece of a long one, to be taken
+	headerWait  = 10 * time.Second // for a request's header to arrive
+	idleWait    = 2 * time.Minute  // for the next request on a kept connection
+	headerLimit = 16 << 10         // bytes of a request's header; cookies and bearer tokens of ours are under 100
+)
+
+// Store keeps what must survive. Each write is on disk when it returns nil; one that failed may have been stored or not.
+// Errors are *event.Error: NotFound, Conflict, Unavailable.
+type Store interface {
+	EventStore
+	InviteStore
+	SessionStore
+	Count(ctx context.Context, eventID string) (event.Count, error)
+}
+
+// EventStore keeps the events. CreateEvent claims the slug for ever, or answers Conflict with Field "slug".
+type EventStore interface {
+	CreateEvent(ctx context.Context, e event.Event) (event.Event, error)
+	Event(ctx context.Context, slug string) (event.Event, error)
+	Events(ctx context.Context) ([]event.Event, error)
+	UpdateEvent(ctx context.Context, slug string, change func(*event.Event) error) (event.Event, error)
+}
+
+// InviteStore keeps the invites by event. RevokeInvite gives the invite as it is then.
+type InviteStore interface {
+	CreateInvite(ctx context.Context, i event.Invite) error
+	Invites(ctx context.Context, eventID string) ([]event.Invite, error)
+	InviteByHash(ctx context.Context, hash string) (event.Invite, error)
+	RevokeInvite(ctx context.Context, eventID, id string) (event.Invite, error)
+}
+
+// SessionStore keeps browsers' sessions by the SHA-256 of their secret, in hex. Expired ones are NotFound.
+type SessionStore interface {
+	PutSession(ctx context.Context, key string, s event.Session) error
+	Session(ctx context.Context, key string) (event.Session, error)
+	DeleteSession(ctx context.Context, key string) error
+}
+
+// House knows the open rooms of this node, and turns the phase of events.
+type House interface {
+	// Room gives an open event's stage and timeline.
+	Room(slug string) (Room, bool)
+	// Turn stores the phase and then applies it. It answers *event.Error with Conflict where the phase forbids it.
+	Turn(ctx context.Context, slug string, to event.Phase) (event.Event, error)
+}
+
+// Room is an open event.
+type Room struct {
+	Event    event.Event
+	Stage    *stage.Stage
+	Timeline *timeline.Timeline
+	Audience *observatory.Audience
+}
+
+// Voices is the engine of those who speak. An id names a WebRTC session and cannot be guessed. The context bounds the negotiation
+// alone. Offers that cannot be used are *event.Error with Invalid.
+type Voices interface {
+	Speak(ctx context.Context, st *stage.Stage, p event.Person, offer []byte, recvonly bool) (id string, answer []byte, err error)
+	Monitor(ctx context.Context, st *stage.Stage, personID string, offer []byte) (id string, answer []byte, err error)
+	End(id string) bool
+}
+
+// Listeners is the engine of those who listen. The Serve methods return when the listener has gone; an error means that
+// nothing was written yet.
+type Listeners interface {
+	WHEP(ctx context.Context, slug string, tl *timeline.Timeline, aud *observatory.Audience, offer []byte) (id string, answer []byte, err error)
+	EndWHEP(id string) bool
+	ServeLive(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error
+	ServeMP4(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error
+	ServeOgg(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error
+	ServeCues(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error
+}
+
+// Replays gives what was recorded. NotFound where there is nothing.
+type Replays interface {
+	Replay(ctx context.Context, eventID string, origin time.Time) (Replay, error)
+	Segment(ctx context.Context, eventID string, n uint64) ([]byte, error)
+}
+
+// Replay is one recording.
+type Replay struct {
+	Playlist  func() []byte // HLS media playlist, VOD
+	Duration  time.Duration // of what there is, gaps left out
+	Segments  int
+	WriteOpus func(ctx context.Context, w io.Writer) error // the whole as Ogg Opus, streaming
+}
+
+// Config is what a handler is made of. All fields without "may" must be set.
+type Config struct {
+	Store     Store
+	House     House
+	Voices    Voices
+	Listeners Listeners
+	Replays   Replays
+
+	// UI holds home.html, event.html, studio.html, operator.html, docs.html, 404.html and assets/. It is read once, by New.
+	UI fs.FS
+
+	// OperatorKeyHash is HashSecret of the operator's key. Empty: nobody is the operator.
+	OperatorKeyHash string
+
+	// BaseURL is put before links, such as "https://voice.example.org", without a slash at its end. It may be empty: then the
+	// request's Host is taken, which whoever asks can choose, for themself.
+	BaseURL string
+
+	Metrics    http.Handler          // answers /metrics; may be nil, then it is 404
+	Registerer prometheus.Registerer // may be nil: counted, but not shown
+	Ready      func() error          // nil: takes listeners. May be nil
+	Log        *slog.Logger          // may be nil
+	Now        func() time.Time      // may be nil: time.Now
+	Version    string                // of the program, for the API's document; may be empty
+}
+
+// web is the handler. All fields are fixed by New but those that guard themselves.
+type web struct {
+	cfg   Config
+	log   *slog.Logger
+	now   func() time.Time
+	mux   *http.ServeMux
+	cors  *http.CrossOriginProtection
+	pages pages
+
+	long     map[string]bool // patterns whose responses have no end that is known
+	open     map[string]bool // patterns that every origin may read
+	salt     [16]byte        // of the keys by which HLS players are told apart
+	counters counters
+	quiet    *limitedLog
+	lists    shelf // playlists as they were last asked for
+}
+
+// New makes the handler. It fails if the configuration or the UI is incomplete.
+func New(cfg Config) (http.Handler, error) {
+	if cfg.Store == nil || cfg.House == nil || cfg.Voices == nil || cfg.Listeners == nil || cfg.Replays == nil || cfg.UI == nil {
+		return nil, errors.New("web: the configuration lacks one of Store, House, Voices, Listeners, Replays, UI")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func() error { return nil }
+	}
+	if cfg.Version == "" {
+		cfg.Version = "0"
+	}
+	s := &web{
+		cfg: cfg, log: cfg.Log, now: cfg.Now,
+		mux: http.NewServeMux(), cors: http.NewCrossOriginProtection(),
+		long: make(map[string]bool), open: make(map[string]bool),
+		salt: newSalt(), counters: newCounters(), quiet: &limitedLog{log: cfg.Log, now: cfg.Now},
+	}
+	if err := s.pages.load(cfg.UI); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
+	if err := s.routeAPI(); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
+	s.routeMedia()
+	s.routeHLS()
+	s.routePages()
+	s.routeOperation()
+	if err := s.counters.register(cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
+	return s, nil
+}
+
+// NewServer gives the server for a handler of New's. It sets no timeout on whole requests and responses, because some of them
+// last as long as an event; the handler sets deadlines on the others.
+func NewServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerWait,
+		IdleTimeout:       idleWait,
+		MaxHeaderBytes:    headerLimit,
+	}
+}
