@@ -45,7 +45,11 @@ func (a *Archive) Record(ctx context.Context, eventID string, tl *timeline.Timel
 		}
 		tell()
 		if err := a.insist(ctx, eventID, seg); err != nil {
-			a.lost["stopped"].Inc()
+			for k := n; seg != nil; { // this one, and those that wait behind it
+				a.lost["stopped"].Inc()
+				k++
+				seg, _ = tl.Segment(k)
+			}
 			return fmt.Errorf("record segment %d of %q: %w", n, eventID, err)
 		}
 	}
