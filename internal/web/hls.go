@@ -47,7 +47,7 @@ func (s *web) routeHLS() {
 		"part/{name}": s.part,
 	} {
 		s.handle("GET /e/{slug}/hls/"+name, h)
-		s.share("/e/{slug}/hls/"+name, "GET")
+		s.share("/e/{slug}/hls/"+name, http.MethodGet)
 	}
 }
 
@@ -187,7 +187,7 @@ func (s *web) playlist(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !open {
-		s.lists.get(slug, "replay "+e.ID, replay.Playlist()).serve(w, r, cacheLong)
+		s.lists.get(slug, "replay "+e.ID, replay.Playlist).serve(w, r, cacheLong)
 		return
 	}
 	cache := cachePlain

@@ -28,14 +28,14 @@ func (s *web) routeMedia() {
 	s.handle("POST /e/{slug}/stage", s.postStage)
 	s.handle("POST /e/{slug}/whip", s.postWHIP)
 	s.handle("POST /e/{slug}/whep", s.postWHEP)
-	s.share("/e/{slug}/whip", "POST")
-	s.share("/e/{slug}/whep", "POST")
+	s.share("/e/{slug}/whip", http.MethodPost)
+	s.share("/e/{slug}/whep", http.MethodPost)
 	for _, kind := range []string{"stage", "whip", "whep"} {
 		path := "/e/{slug}/" + kind + "/{id}"
 		s.handle("DELETE "+path, s.endSession)
 		s.handle("PATCH "+path, s.trickle)
 		if kind != "stage" {
-			s.share(path, "DELETE, PATCH")
+			s.share(path, http.MethodDelete, http.MethodPatch)
 		}
 	}
 	s.longAudio("live", Listeners.ServeLive)
@@ -43,9 +43,9 @@ func (s *web) routeMedia() {
 	s.longAudio("live.ogg", Listeners.ServeOgg)
 	s.longAudio("cues", Listeners.ServeCues)
 	s.handle("GET /e/{slug}/count", s.count)
-	s.share("/e/{slug}/count", "GET")
+	s.share("/e/{slug}/count", http.MethodGet)
 	s.handleLong("GET /e/{slug}/replay.opus", s.replayOpus)
-	s.share("/e/{slug}/replay.opus", "GET")
+	s.share("/e/{slug}/replay.opus", http.MethodGet)
 }
 
 // offer reads an SDP offer. Whether it is one, the engine says.
@@ -194,7 +194,7 @@ func (s *web) longAudio(name string, serve serveLong) {
 			s.fail(w, r, err)
 		}
 	})
-	s.share(path, "GET")
+	s.share(path, http.MethodGet)
 }
 
 type countJSON struct {

@@ -41,7 +41,9 @@ type api struct {
 
 // routeAPI adds everything under /api, and the document that describes it.
 func (s *web) routeAPI() error {
-	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	registry := huma.NewMapRegistry("#/components/schemas/", func(t reflect.Type, hint string) string {
+		return strings.TrimSuffix(huma.DefaultSchemaNamer(t, hint), "JSON")
+	})
 	cfg := huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
@@ -80,6 +82,9 @@ func (s *web) routeAPI() error {
 	a.people()
 	a.document()
 
+	// Huma registers its own error, which nobody here is ever sent.
+	delete(registry.Map(), "ErrorModel")
+	delete(registry.Map(), "ErrorDetail")
 	doc, err := json.Marshal(a.huma.OpenAPI())
 	if err != nil {
 		return err

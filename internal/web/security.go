@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"earshot/internal/event"
@@ -34,11 +35,12 @@ func shareWithAll(h http.Header) {
 }
 
 // preflight answers OPTIONS at an address that is shared (Fetch, 4.8). Accept-Post is RFC 9725's way to say what WHIP and WHEP take.
-func preflight(methods string, posts bool) http.HandlerFunc {
+func preflight(methods []string) http.HandlerFunc {
+	list, posts := strings.Join(methods, ", "), slices.Contains(methods, http.MethodPost)
 	return func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
-		h.Set("Allow", methods+", OPTIONS")
-		h.Set("Access-Control-Allow-Methods", methods)
+		h.Set("Allow", list+", OPTIONS")
+		h.Set("Access-Control-Allow-Methods", list)
 		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, Range, Last-Event-ID")
 		h.Set("Access-Control-Max-Age", "7200")
 		if posts {

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -31,10 +30,13 @@ func (s *web) handleLong(pattern string, h http.HandlerFunc) {
 	s.handle(pattern, h)
 }
 
-// share makes an address readable from every origin, and answers its preflight.
-func (s *web) share(path, methods string) {
-	s.open[path] = true
-	s.handle("OPTIONS "+path, preflight(methods, strings.Contains(methods, http.MethodPost)))
+// share makes an address readable from every origin by these methods, and answers its preflight.
+func (s *web) share(path string, methods ...string) {
+	for _, method := range methods {
+		s.open[method+" "+path] = true
+	}
+	s.open["OPTIONS "+path] = true
+	s.handle("OPTIONS "+path, preflight(methods))
 }
 
 // ServeHTTP is the way of every request: guard, find the route, set deadlines, serve, count.
@@ -53,7 +55,7 @@ func (s *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Pattern = pattern
-	if _, path, ok := strings.Cut(pattern, " "); ok && s.open[path] {
+	if s.open[pattern] {
 		shareWithAll(w.Header())
 	}
 	// A deadline stays with a kept connection, so each request sets its own, also if that is none.

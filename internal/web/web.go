@@ -110,7 +110,7 @@ type Replays interface {
 
 // Replay is one recording.
 type Replay struct {
-	Playlist  func() []byte // HLS media playlist, VOD
+	Playlist  []byte        // HLS media playlist, VOD
 	Duration  time.Duration // of what there is, gaps left out
 	Segments  int
 	WriteOpus func(ctx context.Context, w io.Writer) error // the whole as Ogg Opus, streaming
