@@ -1,0 +1,188 @@
+import { backoff, every, type Clock } from "../lib/clock";
+import type { Failure, MakeRung, Rung, RungName, Trouble } from "./rung";
+
+export type PlayerState = "idle" | "connecting" | "playing" | "waiting" | "ended";
+
+export interface Facts {
+    state: PlayerState;
+    /** The rung in use, or last in use. */
+    rung: RungName | null;
+    /** What went wrong last, until sound comes again. */
+    trouble: Trouble | null;
+    /** While waiting: how long until the next attempt, in milliseconds. */
+    retryIn: number;
+}
+
+export interface PlayerOptions {
+    rungs: { name: RungName; make: MakeRung }[];
+    clock: Clock;
+    random?: () => number;
+    /** Is the event still open? Asked before each new round, because a refusal may mean its end. */
+    open: () => Promise<boolean>;
+    online: () => boolean;
+    changed: (facts: Facts) => void;
+}
+
+/** How long a rung may take to its first sound. */
+const patience: Record<RungName, number> = { whep: 5000, push: 5000, hls: 12_000 };
+/** How long the frame heard may stand still before the rung counts as failed. */
+const standstill: Record<RungName, number> = { whep: 4000, push: 5000, hls: 10_000 };
+/** Sound for this long means that the rung is good, and past failures are forgiven. */
+const goodAfter = 20_000;
+
+/**
+ * Keeps sound coming. It tries the rungs in order; one that fails before its first sound is passed over at once, one that
+ * fails after it gets another chance first; when all have failed it waits, ever longer and by chance, and starts over.
+ */
+export class Player {
+    private state: PlayerState = "idle";
+    private trouble: Trouble | null = null;
+    private index = 0;
+    private failures = 0;
+    private current: Rung | null = null;
+    private retryIn = 0;
+    private stopTimers: () => void = () => undefined;
+    private readonly random: () => number;
+
+    constructor(private readonly options: PlayerOptions) {
+        this.random = options.random ?? Math.random;
+    }
+
+    facts(): Facts {
+        const rung = this.state === "idle" ? null : (this.options.rungs[this.index]?.name ?? null);
+        return { state: this.state, rung, trouble: this.trouble, retryIn: this.retryIn };
+    }
+
+    /** The frame that is heard, null while nothing is. */
+    frameHeard(): number | null {
+        return this.state === "playing" ? (this.current?.frame() ?? null) : null;
+    }
+
+    listen(): void {
+        if (this.state !== "idle") return;
+        this.trouble = null;
+        this.failures = 0;
+        this.index = 0;
+        if (this.options.rungs.length === 0) this.pauseFor("unsupported");
+        else this.begin();
+    }
+
+    pause(): void {
+        if (this.state !== "ended") this.halt("idle");
+    }
+
+    /** The event is over; nothing follows. */
+    end(): void {
+        this.halt("ended");
+    }
+
+    /** The network is back, or the page came to the front: do not sit out a wait. */
+    hurry(): void {
+        if (this.state !== "waiting") return;
+        this.stopTimers();
+        void this.round();
+    }
+
+    private halt(state: PlayerState): void {
+        this.drop();
+        this.trouble = null;
+        this.become(state);
+    }
+
+    private become(state: PlayerState): void {
+        this.state = state;
+        this.options.changed(this.facts());
+    }
+
+    /** A rung that cannot start without the listener: back to the button. */
+    private pauseFor(trouble: Trouble): void {
+        this.drop();
+        this.trouble = trouble;
+        this.become("idle");
+    }
+
+    private drop(): void {
+        this.stopTimers();
+        this.stopTimers = () => undefined;
+        const rung = this.current;
+        this.current = null;
+        rung?.stop();
+    }
+
+    private begin(): void {
+        this.drop();
+        const entry = this.options.rungs[this.index];
+        if (!entry) return;
+        let heard = false;
+        const mine = () => rung === this.current;
+        const rung: Rung = entry.make({
+            sound: () => {
+                if (!mine() || heard) return;
+                heard = true;
+                this.stopTimers();
+                this.stopTimers = this.watch(rung, entry.name);
+                this.trouble = null;
+                this.become("playing");
+            },
+            failed: (failure) => mine() && this.failed(failure, heard),
+            ended: () => mine() && this.end(),
+        });
+        this.current = rung;
+        this.stopTimers = this.options.clock.after(patience[entry.name], () => this.failed({ why: "no_sound" }, false));
+        this.become("connecting");
+        rung.start();
+    }
+
+    private watch(rung: Rung, name: RungName): () => void {
+        const { clock } = this.options;
+        const began = clock.now();
+        let last = rung.frame();
+        let moved = began;
+        return every(clock, 500, () => {
+            const now = clock.now();
+            const frame = rung.frame();
+            if (frame !== last) {
+                last = frame;
+                moved = now;
+                if (now - began > goodAfter) this.failures = 0;
+            } else if (now - moved >= standstill[name]) {
+                this.failed({ why: "no_sound" }, true);
+            }
+        });
+    }
+
+    private failed(failure: Failure, heard: boolean): void {
+        if (failure.why === "blocked") return this.pauseFor("blocked");
+        this.drop();
+        this.trouble = this.options.online() ? failure.why : "offline";
+        const { random } = this;
+        if (failure.backIn !== undefined) {
+            this.wait(failure.backIn * 1000 * (1 + random() / 4));
+        } else if (heard) {
+            this.wait(backoff(this.failures++, random));
+        } else if (
+            this.index + 1 < this.options.rungs.length &&
+            this.trouble !== "offline" &&
+            failure.why !== "closed"
+        ) {
+            this.index++;
+            this.begin();
+        } else {
+            this.index = 0;
+            this.wait(backoff(++this.failures, random));
+        }
+    }
+
+    private wait(ms: number): void {
+        this.retryIn = ms;
+        this.stopTimers = this.options.clock.after(ms, () => void this.round());
+        this.become("waiting");
+    }
+
+    private async round(): Promise<void> {
+        const still = await this.options.open().catch(() => true); // a server that cannot be asked has not said no
+        if (this.state !== "waiting") return;
+        if (still) this.begin();
+        else this.end();
+    }
+}

@@ -1,0 +1,71 @@
+import { api, Problem } from "../api";
+import { askNack, type Link, type Signalling } from "./whep";
+import type { Failure } from "./rung";
+
+/** A receiving RTCPeerConnection that plays through the element. */
+export function peerLink(element: HTMLAudioElement): Link {
+    const pc = new RTCPeerConnection();
+    const { receiver } = pc.addTransceiver("audio", { direction: "recvonly" });
+    const link: Link = {
+        onstate: () => undefined,
+        onblocked: () => undefined,
+        async offer() {
+            const { sdp = "" } = await pc.createOffer();
+            const asking = askNack(sdp);
+            try {
+                await pc.setLocalDescription({ type: "offer", sdp: asking });
+                return asking;
+            } catch {
+                await pc.setLocalDescription({ type: "offer", sdp }); // a browser that lets nobody touch its offer
+                return sdp;
+            }
+        },
+        answer: (sdp) => pc.setRemoteDescription({ type: "answer", sdp }),
+        timestamp: () => receiver.getSynchronizationSources()[0]?.rtpTimestamp ?? null,
+        close() {
+            pc.close();
+            if (element.srcObject === stream) element.srcObject = null;
+        },
+    };
+    const stream = new MediaStream([receiver.track]);
+    pc.ontrack = () => {
+        element.srcObject = stream;
+        element.playbackRate = 1;
+        element.play().catch((error: unknown) => {
+            if (error instanceof DOMException && error.name === "NotAllowedError") link.onblocked();
+        });
+    };
+    pc.onconnectionstatechange = () => link.onstate(pc.connectionState);
+    // A server that ends the session says so by closing DTLS; the connection's own state follows only much later.
+    const watchTransport = () => {
+        const transport = receiver.transport;
+        if (transport) transport.onstatechange = () => transport.state === "closed" && link.onstate("closed");
+    };
+    pc.onsignalingstatechange = watchTransport;
+    return link;
+}
+
+/** Posts the offer, with all candidates or none: the server is ICE-lite and needs none. */
+export function whepSignalling(slug: string): Signalling {
+    return {
+        async post(offer) {
+            const response = await api.send("POST", `/e/${slug}/whep`, {
+                headers: { "Content-Type": "application/sdp" },
+                body: offer,
+            });
+            return { answer: await response.text(), location: response.headers.get("Location") ?? "" };
+        },
+        end(location) {
+            if (location) fetch(location, { method: "DELETE", keepalive: true }).catch(() => undefined);
+        },
+    };
+}
+
+/** What a refused or unanswered request means to a listener. */
+export function explain(error: unknown): Failure {
+    if (!(error instanceof Problem)) return { why: "unsupported" };
+    if (error.status === 0) return { why: "connection" };
+    if (error.code === "conflict") return { why: "closed" };
+    if (error.code === "busy" || error.code === "unavailable") return { why: "full" };
+    return { why: "refused" };
+}

@@ -1,0 +1,4 @@
+import { mount } from "svelte";
+import Missing from "./Missing.svelte";
+
+mount(Missing, { target: document.body });

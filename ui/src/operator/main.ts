@@ -1,0 +1,4 @@
+import { mount } from "svelte";
+import Operator from "./Operator.svelte";
+
+mount(Operator, { target: document.body });

@@ -1,0 +1,95 @@
+import { api, type EventInfo, type StageState } from "../api";
+import { clock } from "../lib/clock";
+import { say } from "../parts/say";
+import { Speaking } from "../stage/seat.svelte";
+import { watchStage } from "../stage/watch.dom";
+
+/** The studio's state: the event, the stage as the server sees it, and this person's own seat. */
+export class DeskState {
+    readonly speaking: Speaking;
+    info: EventInfo | null = $state.raw(null);
+    stage: StageState | null = $state.raw(null);
+    levels: Record<string, number> = $state.raw({});
+    /** The stage stream is interrupted. */
+    lost = $state(false);
+    problem = $state("");
+    now = $state(Date.now());
+
+    readonly me = $derived.by(() => this.stage?.people.find((person) => person.id === this.stage?.you));
+
+    private stopWatching: (() => void) | null = null;
+
+    constructor(
+        readonly slug: string,
+        /** May steer the event. */
+        readonly steers: boolean,
+    ) {
+        this.speaking = new Speaking(slug);
+    }
+
+    run(): () => void {
+        void this.refresh();
+        const stop = this.speaking.run();
+        const looks = setInterval(() => void this.refresh(), 10_000);
+        const seconds = setInterval(() => (this.now = Date.now()), 1000);
+        return () => {
+            clearInterval(looks);
+            clearInterval(seconds);
+            this.unwatch();
+            stop();
+        };
+    }
+
+    async refresh(): Promise<void> {
+        try {
+            this.info = await api.event(this.slug);
+            document.title = this.info.title;
+            if (this.info.phase === "doors" || this.info.phase === "live") this.watch();
+            else this.unwatch();
+        } catch (error) {
+            if (!this.info) this.problem = say(error);
+        }
+    }
+
+    /** Does something, and says in words when it was refused. */
+    async act(what: () => Promise<unknown>): Promise<void> {
+        this.problem = "";
+        try {
+            await what();
+        } catch (error) {
+            this.problem = say(error);
+        }
+    }
+
+    async turn(to: "doors" | "live" | "end"): Promise<void> {
+        await this.act(async () => (this.info = await api.turn(this.slug, to)));
+        await this.refresh();
+    }
+
+    private watch(): void {
+        this.stopWatching ??= watchStage(this.slug, {
+            state: (stage) => {
+                const turned = this.stage !== null && stage.phase !== this.info?.phase;
+                this.stage = stage;
+                this.levels = Object.fromEntries([["", stage.programme], ...stage.people.map((p) => [p.id, p.level])]);
+                this.lost = false;
+                if (turned) void this.refresh();
+            },
+            levels: (levels) => (this.levels = levels),
+            lost: (why) => {
+                // Who is not on stage yet may not be shown it; that is no interruption.
+                const quiet = why?.code === "forbidden" || why?.code === "unauthorized" || why?.code === "conflict";
+                if (quiet) this.stage = null;
+                this.lost = !quiet;
+                if (why?.code === "conflict") void this.refresh();
+            },
+        });
+    }
+
+    private unwatch(): void {
+        this.stopWatching?.();
+        this.stopWatching = null;
+        this.stage = null;
+        this.lost = false;
+    }
+}
