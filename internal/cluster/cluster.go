@@ -12,7 +12,9 @@
 //
 // An engine that failed to write stays broken for good (JetStream refuses every later write, and answers none of them). So the
 // cluster watches for that, closes the engine, keeps reading from the mirrors, refuses writes at once, tries the folder until it
-// can be written again, and opens a new engine on the same files: the path of every start.
+// can be written again, and opens a new engine on the same files: the path of every start. Where a sync failed, the block files
+// are first written anew: the kernel reports such a failure once and then takes the pages for clean, so that what is read back
+// from memory need not be on the disk.
 package cluster
 
 import (
@@ -22,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -63,11 +66,11 @@ type Cluster struct {
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 	workers sync.WaitGroup
-	closing sync.Once
 
 	mu     sync.Mutex
 	engine *engine // nil while there is none that works
 	cause  error   // why there is none
+	closed bool    // no more workers
 }
 
 // Open starts the store in cfg.Dir. It fails, before anything has started, with a sentence that names the folder and the
@@ -81,7 +84,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, err)
 	}
 	c := &Cluster{
-		dir: cfg.Dir, log: cfg.Log, folder: f,
+		dir: f.path, log: cfg.Log, folder: f,
 		events:   newMirror[event.Event]("events", 0),
 		invites:  newMirror[event.Invite]("invites", 0),
 		sessions: newMirror[event.Session]("sessions", markerLife),
@@ -98,9 +101,19 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		f.release()
 		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, plain(err))
 	}
-	c.workers.Go(c.tend)
-	c.workers.Go(c.purge)
+	c.spawn(c.tend)
+	c.spawn(c.purge)
 	return c, nil
+}
+
+// spawn runs a worker that Close waits for. It must end with c.life. Nothing is started once Close was called.
+func (c *Cluster) spawn(worker func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.workers.Go(worker)
+	}
+	return !c.closed
 }
 
 // Node is this node's stable name.
@@ -115,7 +128,10 @@ func (c *Cluster) Ready() error {
 // Close stops the engine and everything that follows it, and gives the folder free. What was acknowledged is on disk already,
 // so ctx bounds only the wait.
 func (c *Cluster) Close(ctx context.Context) error {
-	c.closing.Do(c.end)
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.end()
 	done := make(chan struct{})
 	go func() { // ends with the workers, which the end of c.life has told to stop
 		defer close(done)
@@ -146,7 +162,7 @@ func (c *Cluster) working() (*engine, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.life.Err() != nil:
+	case c.closed:
 		return nil, unavailable(errClosed)
 	case c.engine == nil:
 		return nil, unavailable(c.cause)
@@ -166,7 +182,9 @@ func (c *Cluster) set(e *engine, cause error) {
 
 // tend owns the engine: when it breaks, it is closed and, once the folder can be written, replaced by a new one.
 func (c *Cluster) tend() {
-	eng, _ := c.working()
+	c.mu.Lock()
+	eng := c.engine
+	c.mu.Unlock()
 	for eng != nil {
 		select {
 		case <-c.life.Done():
@@ -180,7 +198,7 @@ func (c *Cluster) tend() {
 		c.log.Error("store cannot write; what is stored can still be read", "folder", c.dir, "cause", cause)
 		since := time.Now()
 		eng.stop()
-		if eng = c.restart(); eng != nil {
+		if eng = c.restart(cause); eng != nil {
 			c.set(eng, nil)
 			c.log.Info("store writes again", "folder", c.dir, "after", time.Since(since).Round(time.Millisecond))
 		}
@@ -188,7 +206,8 @@ func (c *Cluster) tend() {
 }
 
 // restart tries until there is a working engine, or until the end.
-func (c *Cluster) restart() *engine {
+func (c *Cluster) restart(cause error) *engine {
+	renewed := onlyWrite(cause)
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		timer := time.NewTimer(wait)
 		select {
@@ -198,6 +217,10 @@ func (c *Cluster) restart() *engine {
 		case <-timer.C:
 		}
 		err := c.folder.probe()
+		if err == nil && !renewed {
+			err = renew(filepath.Join(c.dir, "nats"))
+			renewed = err == nil
+		}
 		if err == nil {
 			var eng *engine
 			if eng, err = c.start(c.life); err == nil {
@@ -297,15 +320,15 @@ func plainKey(key string) bool {
 	return true
 }
 
-// refused translates the engine's answer to a condition that did not hold.
-func refused(err error) error {
+// refused translates the engine's answer to a condition that did not hold, which says the same to both kinds of condition.
+func refused(how manner, err error) error {
 	switch {
-	case errors.Is(err, jetstream.ErrKeyExists):
+	case !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch):
+		return err
+	case how == create:
 		return errTaken
-	case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
-		return errMoved
 	}
-	return err
+	return errMoved
 }
 
 // unavailable says what the trouble is to people, and keeps the chain for the log.

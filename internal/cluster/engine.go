@@ -161,7 +161,7 @@ func (e *engine) write(ctx context.Context, bucket string, how manner, key strin
 		rev, err = e.remove(ctx, bucket, key)
 	}
 	if err != nil {
-		return 0, refused(err)
+		return 0, refused(how, err)
 	}
 	if err := syncFolder(filepath.Join(e.store, "jetstream", "$G", "streams", "KV_"+bucket, "msgs")); err != nil {
 		return 0, fmt.Errorf("sync folder: %w", err)

@@ -23,6 +23,10 @@ func claim(path string) (*folder, error) {
 	if path == "" {
 		return nil, errors.New("no folder is given")
 	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("it is not a folder: %w", err)
@@ -146,6 +150,33 @@ func syncTree(path string) error {
 			return nil
 		}
 		return syncFolder(name)
+	})
+}
+
+// onlyWrite says whether the engine broke because bytes were refused, in so many words. Then none of them counts as written, and
+// a new engine cuts them off. Every other failure leaves open what the disk has.
+func onlyWrite(cause error) bool {
+	return cause != nil && strings.Contains(cause.Error(), " write "+string(filepath.Separator))
+}
+
+// renew writes every block file below path anew and syncs it, so that what is read from it is what the disk has.
+func renew(path string) error {
+	return filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(name) != ".blk" {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		temp := filepath.Join(filepath.Dir(name), "renewed.tmp") // not "1.blk.new": the engine would take it for a block file
+		if err := writeSynced(temp, data); err != nil {
+			return errors.Join(err, os.Remove(temp))
+		}
+		if err := os.Rename(temp, name); err != nil {
+			return err
+		}
+		return syncFolder(filepath.Dir(name))
 	})
 }
 

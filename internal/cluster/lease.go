@@ -39,12 +39,15 @@ func (c *Cluster) Acquire(ctx context.Context, eventID string) (*Lease, error) {
 	}
 	life, stop := context.WithCancel(c.life)
 	l := &Lease{c: c, event: eventID, epoch: epoch, lost: make(chan struct{}), stop: stop}
-	c.workers.Go(func() {
+	if !c.spawn(func() {
 		defer stop()
 		if c.leases.awaitNewer(life, c.life, eventID, epoch) == nil {
 			close(l.lost)
 		}
-	})
+	}) {
+		stop()
+		return nil, unavailable(errClosed)
+	}
 	return l, nil
 }
 

@@ -105,7 +105,7 @@ func (c *Cluster) UpdateEvent(ctx context.Context, slug string, change func(*eve
 // slow reader misses steps, never an event's latest state: nothing is queued. The channel is closed when ctx or the store ends.
 func (c *Cluster) WatchEvents(ctx context.Context) <-chan event.Event {
 	out := make(chan event.Event)
-	c.workers.Go(func() {
+	started := c.spawn(func() {
 		defer close(out)
 		sent := map[string]uint64{}
 		for {
@@ -132,6 +132,9 @@ func (c *Cluster) WatchEvents(ctx context.Context) <-chan event.Event {
 			}
 		}
 	})
+	if !started {
+		close(out)
+	}
 	return out
 }
 
