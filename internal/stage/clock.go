@@ -44,8 +44,10 @@ func (c *clock) until(n uint64) time.Duration {
 }
 
 // resync follows the wall if it ran ahead by more than a segment.
-func (c *clock) resync(now time.Time) {
-	if ahead := c.wall().Round(0).Sub(c.origin) - c.at(now); ahead > timeline.SegmentDuration {
+func (c *clock) resync() {
+	wall := c.wall().Round(0)
+	// Read second, so that being held up between the two does not look like the wall's running ahead.
+	if ahead := wall.Sub(c.origin) - c.at(time.Now()); ahead > timeline.SegmentDuration {
 		c.offset += ahead
 	}
 }

@@ -15,6 +15,8 @@ const (
 	inboxPackets = 128
 	// maxPayload is the longest RTP payload taken. What WebRTC sends fits the path's MTU.
 	maxPayload = 1500
+	// usualPayload is what a buffer begins with; 20 ms at 64 kbit/s are 160 bytes.
+	usualPayload = 256
 )
 
 // Seat is one connection of a member, in the hands of whoever carries its packets. All methods are safe from any goroutine
@@ -24,7 +26,7 @@ type Seat struct {
 	fate  atomic.Pointer[Reason] // set once, by Lost or Leave; the stage acts when it sees it
 
 	ear   *ear       // owned by the stage
-	taken mix.Packet // owned by the stage: the packet on its way to the desk, whose memory goes back into the inbox
+	taken mix.Packet // owned by the stage: the packet on its way to the desk, whose memory goes back into the inbox with the next
 
 	mu    sync.Mutex
 	inbox inbox // guarded by mu
@@ -32,10 +34,11 @@ type Seat struct {
 	lost  drops // guarded by mu: since the last look
 }
 
-// inbox is a ring of packets whose payload buffers stay.
+// inbox is a ring of packets. Payload buffers that came back lie in spare, the last on top: in good times one or two go round.
 type inbox struct {
 	packets  [inboxPackets]mix.Packet
 	first, n int
+	spare    [][]byte
 }
 
 type drops struct{ full, oversize uint64 }
@@ -60,17 +63,31 @@ func (s *Seat) Push(p mix.Packet) {
 
 func (b *inbox) add(p mix.Packet) (dropped bool) {
 	if b.n == inboxPackets {
-		b.first, b.n, dropped = (b.first+1)%inboxPackets, b.n-1, true
+		b.spare = append(b.spare, b.shift().Payload)
+		dropped = true
 	}
-	slot := &b.packets[(b.first+b.n)%inboxPackets]
-	p.Payload = append(slot.Payload[:0], p.Payload...)
-	*slot = p
+	var buf []byte
+	if i := len(b.spare) - 1; i >= 0 {
+		buf, b.spare = b.spare[i], b.spare[:i]
+	} else {
+		buf = make([]byte, 0, usualPayload)
+	}
+	p.Payload = append(buf[:0], p.Payload...)
+	b.packets[(b.first+b.n)%inboxPackets] = p
 	b.n++
 	return dropped
 }
 
+func (b *inbox) shift() mix.Packet {
+	p := b.packets[b.first]
+	b.packets[b.first] = mix.Packet{}
+	b.first, b.n = (b.first+1)%inboxPackets, b.n-1
+	return p
+}
+
 // drain feeds the desk what had arrived by until. Later packets stay, so that a late stage mixes each frame of what was there
-// when it was due. Packets change places with taken, so that nothing is copied and the desk is not called under the lock.
+// when it was due. One is taken at a time, so that
+// the desk is not called under the lock.
 func (s *Seat) drain(v *mix.Voice, until time.Duration) {
 	for s.take(until) {
 		v.Push(s.taken)
@@ -84,8 +101,10 @@ func (s *Seat) take(until time.Duration) bool {
 	if b.n == 0 || b.packets[b.first].Arrived > until {
 		return false
 	}
-	s.taken, b.packets[b.first] = b.packets[b.first], s.taken
-	b.first, b.n = (b.first+1)%inboxPackets, b.n-1
+	if s.taken.Payload != nil {
+		b.spare = append(b.spare, s.taken.Payload)
+	}
+	s.taken = b.shift()
 	return true
 }
 

@@ -186,7 +186,7 @@ func (s *Stage) Run(ctx context.Context) error {
 		case <-s.nudge:
 			s.settle(time.Now())
 		case <-timer.C:
-			if err := s.tick(time.Now()); err != nil {
+			if err := s.tick(); err != nil {
 				return fmt.Errorf("make frame %d: %w", s.next, err)
 			}
 			timer.Reset(s.clock.until(s.next))
@@ -197,10 +197,11 @@ func (s *Stage) Run(ctx context.Context) error {
 }
 
 // tick makes the next frame, or jumps over those that are too late to be made.
-func (s *Stage) tick(now time.Time) error {
+func (s *Stage) tick() error {
 	if s.next%timeline.FramesPerSegment == 0 {
-		s.clock.resync(now)
+		s.clock.resync()
 	}
+	now := time.Now()
 	current := s.clock.frame(now)
 	if current > s.next {
 		s.totals.LateTicks++
@@ -218,6 +219,7 @@ func (s *Stage) tick(now time.Time) error {
 
 // frame is the way of the audio: 20 ms in, 20 ms out. It allocates nothing unless a cue changed or a part closes.
 func (s *Stage) frame(now time.Time) error {
+	s.publish() // what changed goes into this frame's cues
 	n := s.next
 	due := s.clock.due(n)
 	for _, m := range s.members {

@@ -218,7 +218,7 @@ func (s *Stage) measure(n uint64) {
 			}
 		}
 	}
-	s.publish() // so that the board's people are the members, in order
+	s.publish() // also so that the board's people are the members, in order
 	programme := decibel(s.desk.Level())
 	stats := s.figures()
 
