@@ -157,11 +157,16 @@ func (t *Timeline) HLSPart(seg uint64, k int) ([]byte, error) {
 	if err == nil {
 		return p.hls, nil
 	}
-	// Without a second half there is one only if the segment ended with the first.
 	s, serr := t.Segment(seg)
 	if serr != nil {
 		return nil, err
 	}
+	for _, p := range s.Parts { // after a long gap a segment is in reach longer than its parts are
+		if p.Number == n+1 {
+			return p.hls, nil
+		}
+	}
+	// Without a second half there is one only if the segment ended with the first.
 	if last := s.Parts[len(s.Parts)-1]; last.Number == n {
 		return last.CMAF, nil
 	}

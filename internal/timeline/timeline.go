@@ -77,7 +77,7 @@ type Config struct {
 	Origin time.Time     // the instant of frame 0; required
 	First  uint64        // number of the first frame, a multiple of FramesPerSegment: 0, or where a restarted stage goes on
 	Epoch  uint64        // the lowest epoch that is accepted
-	Keep   time.Duration // how much the ring holds, rounded up to whole segments; 0 is a minute, an hour at most
+	Keep   time.Duration // how much the ring holds, rounded up to whole segments; 0 is a minute, an hour at most. HLS needs 24 s
 }
 
 // Timeline is the programme of one event, as far as the ring reaches back. Methods are safe from any goroutine; frames must
@@ -86,8 +86,9 @@ type Timeline struct {
 	origin time.Time
 	first  uint64
 
-	// The read side. Slots are indexed by number modulo length, except parts, which are by ordinal (the count of parts
-	// closed before): a cursor walks ordinals and so never sees a gap.
+	// The read side. Batches are found by their number modulo length. Parts and segments stand in the order in which they were
+	// closed, by ordinal and by media sequence number: a cursor never sees a gap, and a gap pushes no segment out of reach that
+	// the playlist or the archive still wants.
 	head     atomic.Uint64 // number of the next frame
 	batches  []atomic.Pointer[batch]
 	parts    []atomic.Pointer[Part]
@@ -348,7 +349,7 @@ const minBatch = 1024 // bytes; ten packets at 32 kbit/s are 800
 func (t *Timeline) closeSegment(s *state, last bool) *state {
 	n := *s
 	seg := newSegment(n.open.number, n.open.parts, last)
-	t.segments[seg.Number%uint64(len(t.segments))].Store(seg)
+	t.segments[n.open.sequence%uint64(len(t.segments))].Store(seg)
 	done := n.open
 	done.parts, done.segment = seg.Parts, seg
 	window := min(playlistSegments, max(1, len(t.segments)/2))
@@ -388,15 +389,20 @@ func (t *Timeline) Part(n uint64) (*Part, error) {
 
 // Segment gives segment n once it is closed; errors as for Frame.
 func (t *Timeline) Segment(n uint64) (*Segment, error) {
-	s, head := t.state.Load(), t.head.Load()
-	if end := head / FramesPerSegment; n >= end && (!s.closed || n*FramesPerSegment >= head) {
+	s := t.state.Load()
+	if n >= s.open.number {
 		return nil, s.beyond()
 	}
-	seg := t.segments[n%uint64(len(t.segments))].Load()
-	if seg == nil || seg.Number != n || t.fellOut((n+1)*PartsPerSegment-1, head) {
-		return nil, t.missing(n * FramesPerSegment)
+	for back := uint64(1); back <= min(s.open.sequence, uint64(len(t.segments))); back++ {
+		seg := t.segments[(s.open.sequence-back)%uint64(len(t.segments))].Load()
+		if seg == nil || seg.Number < n {
+			break
+		}
+		if seg.Number == n {
+			return seg, nil
+		}
 	}
-	return seg, nil
+	return nil, t.missing(n * FramesPerSegment)
 }
 
 func (s *state) beyond() error {
