@@ -18,7 +18,10 @@ type sender struct {
 	signal func(n int64) float64 // sample n of the sender's clock
 	seq    uint16
 	ts     uint32
-	n      int64
+	n      int64 // samples sent
+	at     int64 // samples encoded
+	loop   int // if set, so many packets are made, and then sent again and again under new numbers
+	made   [][]byte
 }
 
 func newSender(t testing.TB, signal func(n int64) float64) *sender {
@@ -32,21 +35,40 @@ func newSender(t testing.TB, signal func(n int64) float64) *sender {
 
 // next makes the packet of the next 20 ms, with memory of its own.
 func (s *sender) next(arrived time.Duration) mix.Packet {
-	s.t.Helper()
+	p := mix.Packet{Seq: s.seq, TS: s.ts, Payload: s.payload(), Arrived: arrived}
+	s.n += mix.Frame
+	s.seq++
+	s.ts += mix.Frame
+	return p
+}
+
+func (s *sender) payload() []byte {
+	if s.loop > 0 && s.made == nil {
+		for range 50 { // the loop begins when the encoder has settled
+			s.encode()
+		}
+		for range s.loop {
+			s.made = append(s.made, s.encode())
+		}
+	}
+	if s.loop > 0 {
+		return s.made[s.n/mix.Frame%int64(s.loop)]
+	}
+	return s.encode()
+}
+
+func (s *sender) encode() []byte {
 	var pcm [mix.Frame]float32
 	for i := range pcm {
-		pcm[i] = float32(s.signal(s.n + int64(i)))
+		pcm[i] = float32(s.signal(s.at))
+		s.at++
 	}
 	out := make([]byte, 1276)
 	n, err := s.enc.Encode(pcm[:], out)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	p := mix.Packet{Seq: s.seq, TS: s.ts, Payload: out[:n], Arrived: arrived}
-	s.n += mix.Frame
-	s.seq++
-	s.ts += mix.Frame
-	return p
+	return out[:n]
 }
 
 func tone(hz, dbfs float64) func(int64) float64 {

@@ -37,7 +37,12 @@ const (
 	cutAbove = 12 * Rate / 1000
 	hasten   = 60 * Rate / 1000 // too much delay by this is cut whatever the signal
 	cutEvery = 20               // frames between two cuts: 15 ms of 400 at most
-	toLong   = 2 * maxDelay     // too much delay by this is dropped at once
+	cutSoon  = 5                // and where there is far too much delay
+	// From this share of packets lost on, the delay is a packet longer, so that the one after a lost one, with its copy, is there in
+	// time; below the lower share it isn't again.
+	fecFrom = 0.02
+	fecTill = 0.005
+	toLong  = 2 * maxDelay // too much delay by this is dropped at once
 )
 
 // Voice is one person's sound on its way into the mix. All methods belong to the goroutine that owns the Desk.
@@ -53,13 +58,14 @@ type Voice struct {
 	late  lateness
 	line  line
 
-	playing bool
-	play    int64 // the timestamp that the next sample decoded stands for
-	gap     bool  // packets before queue.next were lost
-	dry     int64 // samples made up since the queue ran dry, not accounted for in play
-	dtx     bool  // the sender said that it is silent
-	sinceCut,
-	lastLen int
+	playing  bool
+	play     int64 // the timestamp that the next sample decoded stands for
+	gap      bool  // packets before queue.next were lost
+	dry      int64 // samples made up since the queue ran dry, not accounted for in play
+	dtx      bool  // the sender said that it is silent
+	fec      bool  // the sender's packets carry copies
+	awaitFEC bool  // and so many are lost that these are worth waiting for
+	sinceCut int   // frames
 
 	level leveller
 	meter meter
@@ -190,13 +196,27 @@ func (v *Voice) Stats() VoiceStats {
 	if v.playing {
 		s.BufferMS = float64(v.delay) * 1000 / Rate
 	}
-	s.TargetMS = float64(v.late.target()) * 1000 / Rate
+	s.TargetMS = float64(v.target()) * 1000 / Rate
 	s.JitterMS = v.late.jitter * 1000 / Rate
-	if all := v.losses + v.deliveries; all > 1 {
-		s.LossRatio = v.losses / all
-	}
+	s.LossRatio = v.lossRatio()
 	s.GainDB = v.level.gain
 	return s
+}
+
+func (v *Voice) lossRatio() float64 {
+	if all := v.losses + v.deliveries; all > 1 {
+		return v.losses / all
+	}
+	return 0
+}
+
+// target is the delay to aim at, in samples.
+func (v *Voice) target() int64 {
+	t := v.late.target()
+	if v.awaitFEC {
+		t = min(t+v.nums.samples, maxDelay)
+	}
+	return t
 }
 
 // samplesOf is a time on the local clock in samples; in two steps, so that it overflows in centuries only.
@@ -209,6 +229,9 @@ func (v *Voice) pull(now int64) {
 	const forget = 0.998 // a frame: ten seconds
 	v.losses *= forget
 	v.deliveries *= forget
+	if r := v.lossRatio(); r > fecFrom && v.fec || r < fecTill {
+		v.awaitFEC = r > fecFrom
+	}
 	v.loud = false
 	if !v.playing && !v.begin(now) {
 		clear(v.out[:])
@@ -229,7 +252,7 @@ func (v *Voice) pull(now int64) {
 
 // begin starts to play once the oldest packet held has waited long enough.
 func (v *Voice) begin(now int64) bool {
-	q, target := &v.queue, v.late.target()
+	q, target := &v.queue, v.target()
 	e := q.first()
 	for e != nil && e.info.samples == 0 {
 		q.done(e)
@@ -270,7 +293,7 @@ func (v *Voice) stop() {
 func (v *Voice) adjust(now int64) {
 	l := &v.line
 	v.delay = now - (v.play - l.held()) - v.late.base
-	excess := v.delay - v.late.target()
+	excess := v.delay - v.target()
 	if v.dry == 0 {
 		l.steer(float64(excess))
 	}
@@ -282,15 +305,15 @@ func (v *Voice) adjust(now int64) {
 			excess -= int64(e.info.samples)
 			v.dropOldest(e.seq + 1)
 		}
-	case excess > cutAbove && v.sinceCut >= cutEvery && v.dry == 0:
-		if v.queue.queued < spliceNeed {
+	case excess > cutAbove && v.dry == 0:
+		every, likeness := cutEvery, float32(0.8)
+		if excess > hasten {
+			every, likeness = cutSoon, -1
+		}
+		if v.sinceCut < every || v.queue.queued < spliceNeed {
 			return
 		}
-		v.fill(max(l.need(Frame), 0) + spliceNeed)
-		likeness := float32(0.8)
-		if excess > hasten {
-			likeness = -1
-		}
+		v.fill(l.need(Frame) + spliceNeed)
 		if n := l.splice(true, likeness); n != 0 {
 			v.sinceCut = 0
 			v.slipped -= float64(n)
@@ -386,6 +409,7 @@ func (v *Voice) decode(e *slot) {
 	clean(pcm)
 	v.play = e.ts + int64(e.info.samples)
 	v.gap, v.dtx = false, e.info.dtx
+	v.fec = v.fec || e.info.fec
 	v.queue.done(e)
 }
 
