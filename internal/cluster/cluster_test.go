@@ -515,6 +515,29 @@ func TestNoSocket(t *testing.T) {
 	}
 }
 
+// Close returns when all that Open and its like have started has ended.
+func TestCloseWaits(t *testing.T) {
+	c := open(t, t.TempDir())
+	if _, err := c.Acquire(t.Context(), "ev_1"); err != nil {
+		t.Fatal(err)
+	}
+	c.WatchEvents(t.Context())
+	shut(t, c)
+	shut(t, c) // again does no harm
+	// A goroutine that has told its owner that it is done may take a moment to be gone.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		at := max(bytes.Index(stacks, []byte("internal/cluster.")), bytes.Index(stacks, []byte("nats-server")))
+		if at < 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still running: %s", stacks[max(0, at-200):min(len(stacks), at+800)])
+		}
+	}
+}
+
 func BenchmarkOpen(b *testing.B) {
 	ctx, dir := b.Context(), b.TempDir()
 	fill(b, dir, 500, 5000)
