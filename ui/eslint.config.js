@@ -28,7 +28,7 @@ export default ts.config(
     },
     {
         files: ["src/listen/*.ts", "src/cues/*.ts", "src/stage/*.ts", "src/lib/*.ts"],
-        ignores: ["**/*.dom.ts"],
+        ignores: ["**/*.dom.ts", "**/*.svelte.ts"],
         rules: { "no-restricted-globals": ["error", ...dom] },
     },
     { rules: { "no-console": "error", eqeqeq: "error" } },

@@ -143,7 +143,7 @@ export class Api {
     session = () => this.json<Session>("GET", "session").then(wholeSession);
     exchange = (secret: string, name: string) =>
         this.json<Session>("POST", "session", { secret, name }).then(wholeSession);
-    forget = () => this.json<void>("DELETE", "session");
+    forget = () => this.json<unknown>("DELETE", "session");
 
     events = () => this.json<{ events: EventInfo[] | null }>("GET", "events").then((r) => r.events ?? []);
     event = (slug: string) => this.json<EventInfo>("GET", at(slug));
@@ -155,13 +155,13 @@ export class Api {
         this.json<{ invites: Invite[] | null }>("GET", at(slug, "invites")).then((r) => r.invites ?? []);
     invite = (slug: string, role: string, label: string) =>
         this.json<Invite>("POST", at(slug, "invites"), { role, label });
-    revoke = (slug: string, id: string) => this.json<void>("DELETE", at(slug, "invites", id));
+    revoke = (slug: string, id: string) => this.json<unknown>("DELETE", at(slug, "invites", id));
 
     stage = (slug: string) => this.json<StageState>("GET", at(slug, "stage")).then(wholeStage);
-    raiseHand = (slug: string, name: string) => this.json<void>("POST", at(slug, "hand"), { name });
-    lowerHand = (slug: string) => this.json<void>("DELETE", at(slug, "hand"));
+    raiseHand = (slug: string, name: string) => this.json<unknown>("POST", at(slug, "hand"), { name });
+    lowerHand = (slug: string) => this.json<unknown>("DELETE", at(slug, "hand"));
     person = (slug: string, id: string, act: "admit" | "lower" | "mute" | "unmute" | "remove") =>
-        this.json<void>("POST", at(slug, "people", id, act));
+        this.json<unknown>("POST", at(slug, "people", id, act));
 }
 
 function at(slug: string, ...rest: string[]): string {

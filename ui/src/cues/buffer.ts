@@ -12,53 +12,102 @@ const stale = 25;
  */
 export class CueBuffer {
     private cues: Cue[] = []; // by frame; of one frame, in the order in which they came
-    private known = new Set<string>();
-    private done = new Set<Cue>();
+    private next = 0; // index of the first that is not passed yet
+    private late: Cue[] = []; // came when their frame was already passed
+    private readonly known = new Set<string>();
+    private inForce = new Map<string, number>(); // frame of the last one handed out, by sticky kind
     private position = -1;
 
     /** keep: how many frames behind the one heard can still be sought back to. */
     constructor(private readonly keep = 6000) {}
 
+    /** How many cues are held. */
+    get size(): number {
+        return this.cues.length;
+    }
+
     add(cues: Cue[]): void {
         for (const cue of cues) {
-            const key = cue.kind + "@" + cue.frame + (cue.about === undefined ? "" : "/" + cue.about);
-            if (this.known.has(key)) continue;
-            this.known.add(key);
-            let i = this.cues.length;
-            while (i > 0 && (this.cues[i - 1] as Cue).frame > cue.frame) i--;
+            if (this.known.has(key(cue))) continue;
+            this.known.add(key(cue));
+            const i = this.after(cue.frame);
             this.cues.splice(i, 0, cue);
+            if (i >= this.next && cue.frame > this.position) continue;
+            this.next++;
+            this.late.push(cue);
         }
     }
 
     /** What is to be applied now that this frame is heard. */
     advance(frame: number): Cue[] {
-        const jumped = this.position >= 0 && Math.abs(frame - this.position) > leap;
-        if (jumped) this.done.clear();
+        const jumped = this.position < 0 || Math.abs(frame - this.position) > leap;
+        const due = jumped ? this.jump(frame) : this.goOn(frame);
         this.position = frame;
-        const due = this.cues.filter((cue) => cue.frame <= frame && !this.done.has(cue));
-        for (const cue of due) this.done.add(cue);
         this.forget();
-        return due.filter((cue) => this.holds(cue, frame, jumped));
+        return due.filter((cue) => this.holds(cue, frame));
+    }
+
+    private goOn(frame: number): Cue[] {
+        const due = this.late.sort((a, b) => a.frame - b.frame);
+        this.late = [];
+        for (let cue; (cue = this.cues[this.next]) && cue.frame <= frame; this.next++) due.push(cue);
+        for (const { kind, frame } of due) {
+            if (sticky(kind)) this.inForce.set(kind, Math.max(frame, this.inForce.get(kind) ?? 0));
+        }
+        return due;
+    }
+
+    /** The last of each sticky kind up to a frame, and what has just been. */
+    private jump(frame: number): Cue[] {
+        this.next = this.after(frame);
+        this.late = [];
+        this.inForce = new Map();
+        const due: Cue[] = [];
+        for (let i = this.next - 1; i >= 0 && this.inForce.size < 2; i--) {
+            const cue = this.cues[i] as Cue;
+            if (sticky(cue.kind)) {
+                if (this.inForce.has(cue.kind)) continue;
+                this.inForce.set(cue.kind, cue.frame);
+            } else if (frame - cue.frame > stale) {
+                continue;
+            }
+            due.unshift(cue);
+        }
+        return due;
     }
 
     /** Leaves out what a later cue of its kind has overtaken, or time. */
-    private holds(cue: Cue, frame: number, jumped: boolean): boolean {
-        if (!sticky(cue.kind)) return frame - cue.frame <= stale || (cue.kind === "notice" && !jumped);
-        return !this.cues.some((c) => c.kind === cue.kind && c.frame > cue.frame && c.frame <= frame);
+    private holds(cue: Cue, frame: number): boolean {
+        return sticky(cue.kind) ? cue.frame === this.inForce.get(cue.kind) : frame - cue.frame <= stale;
+    }
+
+    /** Index of the first cue after a frame. */
+    private after(frame: number): number {
+        let low = 0;
+        let high = this.cues.length;
+        while (low < high) {
+            const middle = (low + high) >> 1;
+            if ((this.cues[middle] as Cue).frame > frame) high = middle;
+            else low = middle + 1;
+        }
+        return low;
     }
 
     private forget(): void {
-        const first = this.cues.findIndex((cue) => cue.frame >= this.position - this.keep);
-        if (first < 512) return; // in large steps: this runs ten times a second
-        const kinds = new Set<string>();
-        for (let i = first - 1; i >= 0; i--) {
-            const cue = this.cues[i] as Cue;
-            if (sticky(cue.kind) && !kinds.has(cue.kind)) {
-                kinds.add(cue.kind); // still in force
-                continue;
-            }
-            this.cues.splice(i, 1);
-            this.done.delete(cue);
+        const first = this.after(this.position - this.keep);
+        if (first < 512 || first > this.next) return; // in large steps: this runs ten times a second
+        const kept = new Map<string, Cue>();
+        for (const cue of this.cues.slice(0, first)) {
+            if (sticky(cue.kind)) kept.set(cue.kind, cue); // still in force then
+            this.known.delete(key(cue));
         }
+        const stuck = [...kept.values()].sort((a, b) => a.frame - b.frame);
+        for (const cue of stuck) this.known.add(key(cue));
+        this.cues = [...stuck, ...this.cues.slice(first)];
+        this.next -= first - stuck.length;
     }
+}
+
+function key(cue: Cue): string {
+    return `${cue.kind}@${cue.frame}/${cue.about ?? ""}`;
 }

@@ -106,6 +106,7 @@ export function lines(document: Document, schema: Schema | undefined): Line[] {
     function typeOf(given: Schema): string {
         const { schema: s, name } = resolve(given);
         if (!s) return name;
+        if (name && s.properties) return name;
         if (s.enum) return s.enum.map((value) => JSON.stringify(value)).join(" | ");
         const type = [s.type ?? "any"]
             .flat()

@@ -1,8 +1,11 @@
 /** Instants and time zones. */
 
-/** What the wall clock of a zone shows at an instant, as `YYYY-MM-DDTHH:MM` (the value of a datetime-local field). */
-export function toLocal(instant: Date, zone: string): string {
-    const parts = new Intl.DateTimeFormat("en-CA", {
+const wallClocks = new Map<string, Intl.DateTimeFormat>(); // a formatter costs far more to make than to use
+
+function wallClock(zone: string): Intl.DateTimeFormat {
+    const known = wallClocks.get(zone);
+    if (known) return known;
+    const made = new Intl.DateTimeFormat("en-CA", {
         timeZone: zone,
         hourCycle: "h23",
         year: "numeric",
@@ -10,7 +13,14 @@ export function toLocal(instant: Date, zone: string): string {
         day: "2-digit",
         hour: "2-digit",
         minute: "2-digit",
-    }).formatToParts(instant);
+    });
+    wallClocks.set(zone, made);
+    return made;
+}
+
+/** What the wall clock of a zone shows at an instant, as `YYYY-MM-DDTHH:MM` (the value of a datetime-local field). */
+export function toLocal(instant: Date, zone: string): string {
+    const parts = wallClock(zone).formatToParts(instant);
     const get = (type: string) => parts.find((part) => part.type === type)?.value ?? "";
     return `${get("year").padStart(4, "0")}-${get("month")}-${get("day")}T${get("hour")}:${get("minute")}`;
 }
@@ -20,7 +30,7 @@ export function toLocal(instant: Date, zone: string): string {
  * read by the clock before the change (so it lies after it); of a time that comes twice, the first is taken.
  */
 export function fromLocal(local: string, zone: string): Date {
-    const wall = Date.parse(local + ":00Z");
+    const wall = /^\d{4,6}-\d\d-\d\dT\d\d:\d\d$/.test(local) ? Date.parse(local + ":00Z") : NaN;
     if (Number.isNaN(wall)) return new Date(NaN);
     const offset = (at: number) => Date.parse(toLocal(new Date(at), zone) + ":00Z") - at;
     // The offsets a day before and after are the two that can be meant.

@@ -1,5 +1,4 @@
 import { api, type EventInfo, type StageState } from "../api";
-import { clock } from "../lib/clock";
 import { say } from "../parts/say";
 import { Speaking } from "../stage/seat.svelte";
 import { watchStage } from "../stage/watch.dom";

@@ -1,0 +1,187 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { FakeClock, settle } from "../lib/fake";
+import { Player, type Facts } from "./player";
+import type { Port, Rung, RungName } from "./rung";
+
+class FakeRung implements Rung {
+    started = false;
+    stopped = false;
+    heard: number | null = null;
+    constructor(
+        readonly name: RungName,
+        readonly port: Port,
+    ) {}
+    start() {
+        this.started = true;
+    }
+    stop() {
+        this.stopped = true;
+    }
+    frame() {
+        return this.heard;
+    }
+    sound() {
+        this.heard = 100;
+        this.port.sound();
+    }
+}
+
+let clock: FakeClock;
+let made: FakeRung[];
+let facts: Facts;
+let open: boolean;
+let online: boolean;
+let player: Player;
+const last = () => made[made.length - 1] as FakeRung;
+const names = () => made.map((rung) => rung.name);
+
+beforeEach(() => {
+    clock = new FakeClock();
+    made = [];
+    open = online = true;
+    const make = (name: RungName) => (port: Port) => {
+        made.push(new FakeRung(name, port));
+        return last();
+    };
+    player = new Player({
+        rungs: (["whep", "push", "hls"] as const).map((name) => ({ name, make: make(name) })),
+        clock,
+        random: () => 1,
+        open: () => Promise.resolve(open),
+        online: () => online,
+        changed: (f) => (facts = f),
+    });
+});
+
+describe("Player", () => {
+    it("plays by the first rung, and tells the frame heard", () => {
+        player.listen();
+        expect(facts).toMatchObject({ state: "connecting", rung: "whep" });
+        expect(player.frameHeard()).toBeNull();
+        last().sound();
+        expect(facts).toMatchObject({ state: "playing", rung: "whep", trouble: null });
+        expect(player.frameHeard()).toBe(100);
+    });
+
+    it("goes down the ladder at once when a rung fails, or gives no sound in its time", () => {
+        player.listen();
+        last().port.failed({ why: "refused" });
+        expect(facts).toMatchObject({ state: "connecting", rung: "push", trouble: "refused" });
+        clock.advance(5000);
+        expect(facts).toMatchObject({ state: "connecting", rung: "hls", trouble: "no_sound" });
+        expect(made.map((rung) => rung.stopped)).toEqual([true, true, false]);
+        last().sound();
+        expect(facts.trouble).toBeNull();
+    });
+
+    it("waits when all have failed, longer each round, and starts over", async () => {
+        player.listen();
+        const waits: number[] = [];
+        for (let round = 0; round < 3; round++) {
+            for (let i = 0; i < 3; i++) last().port.failed({ why: "connection" });
+            expect(facts.state).toBe("waiting");
+            waits.push(facts.retryIn);
+            clock.advance(facts.retryIn);
+            await settle();
+        }
+        expect(waits).toEqual([1000, 2000, 4000]);
+        expect(facts).toMatchObject({ state: "connecting", rung: "whep" });
+    });
+
+    it("gives a rung that has played another chance before the next", async () => {
+        player.listen();
+        last().sound();
+        last().port.failed({ why: "connection" });
+        expect(facts).toMatchObject({ state: "waiting", trouble: "connection" });
+        clock.advance(500);
+        await settle();
+        expect(names()).toEqual(["whep", "whep"]);
+        last().port.failed({ why: "connection" });
+        expect(names()).toEqual(["whep", "whep", "push"]);
+    });
+
+    it("notices that the frame heard stands still", async () => {
+        player.listen();
+        last().sound();
+        for (let i = 0; i < 20; i++) {
+            last().heard = i;
+            clock.advance(1000);
+        }
+        expect(facts.state).toBe("playing");
+        clock.advance(5000);
+        expect(facts).toMatchObject({ state: "waiting", trouble: "no_sound" });
+        clock.advance(500);
+        await settle();
+        expect(facts).toMatchObject({ state: "connecting", rung: "whep" });
+    });
+
+    it("comes back when the server said it would be there, spread by chance", async () => {
+        player.listen();
+        last().sound();
+        last().port.failed({ why: "restart", backIn: 4 });
+        expect(facts).toMatchObject({ state: "waiting", trouble: "restart", retryIn: 5000 });
+        clock.advance(4999);
+        await settle();
+        expect(made).toHaveLength(1);
+        clock.advance(1);
+        await settle();
+        expect(names()).toEqual(["whep", "whep"]);
+    });
+
+    it("ends when the event is over, whether a rung or the server says so", async () => {
+        player.listen();
+        open = false;
+        last().port.failed({ why: "closed" });
+        expect(names()).toEqual(["whep"]); // the other rungs would be closed too
+        clock.advance(facts.retryIn);
+        await settle();
+        expect(facts.state).toBe("ended");
+        player.listen();
+        expect(made).toHaveLength(1);
+    });
+
+    it("sits out being offline, and hurries when back", async () => {
+        player.listen();
+        last().sound();
+        online = false;
+        last().port.failed({ why: "connection" });
+        expect(facts).toMatchObject({ state: "waiting", trouble: "offline" });
+        online = true;
+        player.hurry();
+        await settle();
+        expect(facts.state).toBe("connecting");
+    });
+
+    it("goes back to the button when the browser wants a click", () => {
+        player.listen();
+        last().port.failed({ why: "blocked" });
+        expect(facts).toMatchObject({ state: "idle", trouble: "blocked" });
+        player.listen();
+        expect(facts).toMatchObject({ state: "connecting", trouble: null });
+    });
+
+    it("stops everything at pause, and hears no rung that it has stopped", async () => {
+        player.listen();
+        const old = last();
+        player.pause();
+        expect(old.stopped).toBe(true);
+        old.sound();
+        old.port.failed({ why: "connection" });
+        old.port.ended();
+        clock.advance(60_000);
+        await settle();
+        expect(facts.state).toBe("idle");
+        expect(made).toHaveLength(1);
+    });
+
+    it("does not begin again when paused while asking whether the event is open", async () => {
+        player.listen();
+        last().sound();
+        last().port.failed({ why: "connection" });
+        clock.advance(500);
+        player.pause();
+        await settle();
+        expect(facts.state).toBe("idle");
+        expect(made).toHaveLength(1);
+    });
+});
