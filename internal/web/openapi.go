@@ -69,7 +69,8 @@ func (s *web) routeAPI() error {
 				{Name: tagListen, Description: "The programme, live and after."},
 			},
 		},
-		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat},
+		// "json" stands for every type that ends in +json, problems among them.
+		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
 		DefaultFormat: "application/json",
 		Transformers:  []huma.Transformer{s.transform},
 		// OpenAPIPath, DocsPath and SchemasPath stay empty: the document is served below, made once, and huma's page loads

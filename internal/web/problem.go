@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -172,6 +173,10 @@ func (s *web) told(ctx context.Context, route string, p *problem) *problem {
 func (s *web) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := s.told(r.Context(), r.Pattern, problemOf(err))
 	h := w.Header()
+	if p.Code == event.CodeTooLarge {
+		h.Set("Connection", "close")
+		_ = http.NewResponseController(w).EnableFullDuplex() // for linger; HTTP/2 always is
+	}
 	for _, key := range []string{"Content-Length", "Content-Encoding", "Content-Disposition", "ETag", "Last-Modified", "Accept-Ranges"} {
 		h.Del(key)
 	}
@@ -182,15 +187,27 @@ func (s *web) fail(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("Cache-Control", "no-store")
 	}
 	h.Set("Content-Type", p.ContentType(""))
-	w.WriteHeader(p.Status)
-	if r.Method == http.MethodHead {
-		return
+	if p.Code == event.CodeTooLarge {
+		defer linger(w, r)
 	}
 	b, err := json.Marshal(p)
-	if err != nil {
-		return // a struct of strings: it cannot fail
+	if err != nil || r.Method == http.MethodHead { // strings can always be written as JSON
+		b = nil
 	}
-	w.Write(append(b, '\n')) // an error is the reader's going
+	w.WriteHeader(p.Status)
+	if b != nil {
+		w.Write(append(b, '\n')) // an error is the reader's going
+	}
+}
+
+// linger reads on for a while after a body was refused for its size. Whoever is still sending would otherwise meet a reset
+// connection and never see the answer (RFC 9112, 9.6). What takes longer than that is cut.
+func linger(w http.ResponseWriter, r *http.Request) {
+	ctl := http.NewResponseController(w)
+	if ctl.Flush() != nil || ctl.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, lingerBytes)) // what matters is that it was taken
 }
 
 // fromHuma gives huma's own errors (a body that does not fit the schema) the shape of all others.

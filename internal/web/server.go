@@ -69,7 +69,6 @@ func (s *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.ContentLength > maxBody {
-		w.Header().Set("Connection", "close") // rather than read it all to keep the connection
 		s.fail(w, r, newProblem(event.CodeTooLarge, tooLarge))
 		return
 	}
@@ -116,11 +115,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetReadDeadline(time.Now().Add(bodyWait)) // a writer without deadlines is a test's
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	b, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if len(b) > maxBody {
+		return nil, newProblem(event.CodeTooLarge, tooLarge)
+	}
 	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, newProblem(event.CodeTooLarge, tooLarge)
-		}
 		w.Header().Set("Connection", "close")
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, newProblem(event.CodeInvalid, "The body did not arrive in time.").status(http.StatusRequestTimeout).because(reasonSlow)

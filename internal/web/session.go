@@ -130,7 +130,7 @@ func grant(session *event.Session, g event.Grant) {
 // cookie carries the session's secret. Browsers take Secure cookies from http://localhost and http://127.0.0.1 too.
 func (s *web) cookie(secret string, expires time.Time) http.Cookie {
 	return http.Cookie{
-		Name: cookieName, Value: secret, Path: "/", MaxAge: int(expires.Sub(s.now()).Seconds()),
+		Name: cookieName, Value: secret, Path: "/", MaxAge: int(expires.Sub(s.now()).Round(time.Second).Seconds()),
 		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}
 }

@@ -30,6 +30,8 @@ const (
 	maxBody     = 64 << 10         // bytes of a request's body
 	bodyWait    = 15 * time.Second // for the body of a request to arrive
 	writeWait   = 30 * time.Second // for one short response, or one piece of a long one, to be taken
+	lingerTime  = 2 * time.Second  // of reading on after a body was refused for its size
+	lingerBytes = 16 << 20
 	headerWait  = 10 * time.Second // for a request's header to arrive
 	idleWait    = 2 * time.Minute  // for the next request on a kept connection
 	headerLimit = 16 << 10         // bytes of a request's header; cookies and bearer tokens of ours are under 100
