@@ -167,7 +167,8 @@ func (a *Archive) numbers(ctx context.Context, eventID string) ([]uint64, error)
 	}
 	keys, err := a.shelf.Keys(ctx, folderOf(eventID))
 	if err != nil {
-		return nil, event.Unavailable("The recording cannot be read at the moment.", fmt.Errorf("list segments of %q: %w", eventID, err))
+		return nil, event.Unavailable("The recording cannot be read at the moment.",
+			fmt.Errorf("list segments of %q: %w", eventID, err))
 	}
 	list := make([]uint64, 0, len(keys))
 	for _, k := range keys {

@@ -164,8 +164,6 @@ func wantOpus(t *testing.T, r *archive.Replay, frames func(n uint64) bool, to ui
 	}
 }
 
-func all(uint64) bool { return true }
-
 // A recording from its first segment to its download, through a restart of the program.
 func TestStory(t *testing.T) {
 	dir := t.TempDir()
@@ -303,8 +301,12 @@ func TestDamage(t *testing.T) {
 		reason  string
 	}{
 		{"nothing", func(string) error { return nil }, -1, ""},
-		{"a temporary file", func(dir string) error { return os.WriteFile(name(dir, 9)+".17ab.tmp", segs[4][:100], 0o600) }, -1, ""},
-		{"somebody's notes", func(dir string) error { return os.WriteFile(filepath.Join(folder(dir), "12.m4s"), segs[4], 0o600) }, -1, ""},
+		{"a temporary file", func(dir string) error {
+			return os.WriteFile(name(dir, 9)+".17ab.tmp", segs[4][:100], 0o600)
+		}, -1, ""},
+		{"somebody's notes", func(dir string) error {
+			return os.WriteFile(filepath.Join(folder(dir), "12.m4s"), segs[4], 0o600)
+		}, -1, ""},
 		{"a folder in between", func(dir string) error { return os.Mkdir(name(dir, 9), 0o700) }, -1, ""},
 		{"cut short", func(dir string) error { return os.Truncate(name(dir, 4), int64(len(segs[4])-1)) }, 4, "corrupt"},
 		{"empty", func(dir string) error { return os.Truncate(name(dir, 4), 0) }, 4, "corrupt"},

@@ -119,7 +119,8 @@ func (a *Archive) read(ctx context.Context, eventID string, origin time.Time) (*
 	}
 	if r.Segments = len(r.list); r.Segments == 0 {
 		if !whole {
-			return nil, event.Unavailable("The recording cannot be read at the moment.", fmt.Errorf("read recording of %q: no segment", eventID))
+			return nil, event.Unavailable("The recording cannot be read at the moment.",
+				fmt.Errorf("read recording of %q: no segment", eventID))
 		}
 		return nil, event.NotFound("There is no recording of this event.")
 	}

@@ -34,7 +34,7 @@ import (
 )
 
 const (
-	writeLimit  = 10 * time.Second // JetStream gives no answer to a write that its disk refused; this ends the wait if nothing else does
+	writeLimit  = 10 * time.Second // JetStream doesn't answer a write that its disk refused; this ends the wait if nothing else does
 	retryFirst  = 200 * time.Millisecond
 	retryMost   = 2 * time.Second
 	purgeEvery  = 10 * time.Minute

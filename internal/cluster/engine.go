@@ -55,7 +55,7 @@ func startEngine(ctx context.Context, dir, node string, log *slog.Logger, follow
 		StoreDir:               e.store,
 		SyncAlways:             true,
 		JetStreamMaxMemory:     16 << 20,
-		JetStreamMaxStore:      1 << 40, // the disk is the limit; the default, a share of what is free at the start, would refuse buckets on a full one
+		JetStreamMaxStore:      1 << 40, // the disk is the limit; the default is a share of what is free at the start
 		MaxPayload:             1 << 20,
 		DisableJetStreamBanner: true,
 		NoFastProducerStall:    true,
