@@ -2,6 +2,7 @@ package peer
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -27,6 +28,8 @@ type Offer struct {
 	Opus     uint8  // payload type of Opus
 	RED      uint8  // payload type of RED over that Opus (RFC 2198), 0 if not offered in the usual form
 	NACK     bool   // generic NACK was offered for Opus (RFC 4585)
+
+	mids []string // of each media section, in order; "" if it has none
 }
 
 // section is one m= line and what stands below it, or the session part above the first.
@@ -34,7 +37,6 @@ type section struct {
 	media    string
 	rejected bool
 	formats  []string
-	first    int // index of its line
 	attrs    []attr
 }
 
@@ -70,6 +72,10 @@ func ReadOffer(b []byte) (*Offer, error) {
 		return nil, err
 	}
 	o := &Offer{}
+	for _, m := range media {
+		mid, _ := m.get("mid")
+		o.mids = append(o.mids, mid)
+	}
 	if err := o.credentials(session, audio); err != nil {
 		return nil, err
 	}
@@ -139,7 +145,7 @@ func sections(lines []string) (session *section, media []*section, err error) {
 			if _, perr := strconv.ParseUint(port, 10, 16); perr != nil {
 				return nil, nil, invalid(fmt.Sprintf("Line %d of the offer has no port.", i+1))
 			}
-			at = &section{media: f[0], rejected: port == "0", formats: f[3:], first: i}
+			at = &section{media: f[0], rejected: port == "0", formats: f[3:]}
 			if !strings.Contains(f[2], "RTP/SAVP") && f[0] != "application" {
 				return nil, nil, invalid("The offer's media are not encrypted. WebRTC needs UDP/TLS/RTP/SAVPF.")
 			}
@@ -196,8 +202,8 @@ func (o *Offer) credentials(session, audio *section) error {
 	if !iceChars(ufrag, 4) || !iceChars(pwd, 22) {
 		return invalid("The offer lacks usable ICE credentials (ice-ufrag, ice-pwd).")
 	}
-	if hash, print, ok := strings.Cut(either("fingerprint"), " "); !ok || hash == "" || len(print) < 32 {
-		return invalid("The offer lacks a DTLS fingerprint. Voices travel encrypted only.")
+	if !fingerprint(either("fingerprint")) {
+		return invalid("The offer lacks a usable DTLS fingerprint (sha-256). Voices travel encrypted only.")
 	}
 	switch either("setup") {
 	case "passive":
@@ -223,6 +229,14 @@ func iceChars(s string, least int) bool {
 		}
 	}
 	return true
+}
+
+// fingerprint accepts the hashes of RFC 8122, 5 that are still safe: pairs of hexadecimal digits, joined by colons.
+func fingerprint(s string) bool {
+	hash, value, _ := strings.Cut(s, " ")
+	size := map[string]int{"sha-256": 32, "sha-384": 48, "sha-512": 64}[strings.ToLower(hash)]
+	b, err := hex.DecodeString(strings.ReplaceAll(value, ":", ""))
+	return err == nil && size != 0 && len(b) == size && len(value) == 3*size-1
 }
 
 func (o *Offer) codecs(audio *section) error {

@@ -199,5 +199,5 @@ func (m *Maker) Answer(ctx context.Context, o *Offer, setup, ready func(*webrtc.
 	if local == nil {
 		return pc, nil, event.Unavailable("The connection closed while it was being made.", errors.New("no local description"))
 	}
-	return pc, []byte(local.SDP), nil
+	return pc, o.polish(local.SDP, m.cfg.Fmtp), nil
 }

@@ -25,11 +25,6 @@ import (
 )
 
 const (
-	// handshake is how long a connection may take from the answer to DTLS being done.
-	handshake = 15 * time.Second
-	// silent is how long nothing may come from a speaker before the connection counts as lost. Browsers check every 2.5 s
-	// at least (Chromium), and send a voice packet every 20 ms.
-	silent = 10 * time.Second
 	// maxSessions bounds speakers' and monitors' connections at once, over all events: 200 to 300 KB each.
 	maxSessions = 500
 	// fmtp is what we ask speakers to send (RFC 7587, 7.1): mono, in-band FEC, enough bits for speech with a little music.
@@ -38,9 +33,16 @@ const (
 
 // Config of a Gate.
 type Config struct {
-	UDPMux     ice.UDPMux
-	TCPMux     ice.TCPMux   // nil: no fallback
-	Advertise  []netip.Addr // what candidates say; empty: the listening addresses
+	UDPMux    ice.UDPMux
+	TCPMux    ice.TCPMux   // nil: no fallback
+	Advertise []netip.Addr // what candidates say; empty: the listening addresses
+
+	// Handshake is how long a connection may take from the answer to DTLS being done; default 15 s.
+	Handshake time.Duration
+	// Silent is how long nothing may come from a speaker before the connection counts as lost; default 10 s. Browsers check
+	// every 2.5 s (Chromium) to 5 s, and send a packet of voice every 20 ms.
+	Silent time.Duration
+
 	Log        *slog.Logger
 	Registerer prometheus.Registerer // nil: none
 }
@@ -59,6 +61,12 @@ type Gate struct {
 
 // New prepares the gate.
 func New(cfg Config) (*Gate, error) {
+	if cfg.Handshake == 0 {
+		cfg.Handshake = 15 * time.Second
+	}
+	if cfg.Silent == 0 {
+		cfg.Silent = 10 * time.Second
+	}
 	g := &Gate{cfg: cfg, sessions: make(map[string]*session)}
 	var err error
 	if g.metrics, err = newMetrics(cfg.Registerer); err != nil {
@@ -66,7 +74,7 @@ func New(cfg Config) (*Gate, error) {
 	}
 	g.maker, err = peer.New(peer.Config{
 		UDPMux: cfg.UDPMux, TCPMux: cfg.TCPMux, Advertise: cfg.Advertise,
-		Silent: silent, Fmtp: fmtp, RED: true, Interceptors: interceptors, Log: cfg.Log,
+		Silent: cfg.Silent, Fmtp: fmtp, RED: true, Interceptors: interceptors, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -177,6 +185,7 @@ func (g *Gate) open(ctx context.Context, s *session, o *peer.Offer, direction we
 		if joined {
 			s.quit() // the stage closes the outlet, which forgets the session
 		} else {
+			s.readers.Wait()
 			g.forget(s)
 		}
 		if event.CodeOf(err) == event.CodeInvalid {
@@ -184,7 +193,7 @@ func (g *Gate) open(ctx context.Context, s *session, o *peer.Offer, direction we
 		}
 		return "", nil, err
 	}
-	s.expect(handshake)
+	s.expect(g.cfg.Handshake)
 	g.mu.Lock()
 	closed := g.closed
 	g.mu.Unlock()
