@@ -174,9 +174,9 @@ func (t *Timeline) HLSPart(seg uint64, k int) ([]byte, error) {
 }
 
 // Await is the blocking reload (rfc8216bis, 6.2.5.2): it returns nil once the playlist names part part of the segment with the
-// media sequence number seg (_HLS_msn, _HLS_part), or all of it if part is -1. ErrFar: more than two segments ahead. ErrClosed: it will
-// not come from here, though perhaps from another process; after End the answer is nil, as the finished playlist is what a
-// player then needs. Otherwise the context's error.
+// media sequence number seg (_HLS_msn, _HLS_part), or all of it if part is -1. ErrFar: more than two segments ahead.
+// ErrClosed: it will not come from here, though perhaps from another process; after End the answer is nil, as the finished
+// playlist is what a player then needs. Otherwise the context's error.
 func (t *Timeline) Await(ctx context.Context, seg uint64, part int) error {
 	if part >= PartsPerSegment/partsPerHLS { // the next segment's first, says 6.2.5.2
 		seg, part = seg+1, 0

@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// ReadChunks is the inverse of the packaging: the frames (of epoch 0) and cues in a sequence of CMAF chunks, such as a segment's Bytes.
-// It takes only what this package writes, byte for byte but for the JSON of the cues; packets point into b. Chunks must
-// come in rising order; a gap can only end, and a short chunk only be followed, where a segment begins.
+// ReadChunks is the inverse of the packaging: the frames (of epoch 0) and cues in a sequence of CMAF chunks, such as a
+// segment's Bytes. It takes only what this package writes, byte for byte but for the JSON of the cues; packets point into b.
+// Chunks must come in rising order; a gap can only end, and a short chunk only be followed, where a segment begins.
 func ReadChunks(b []byte) ([]Frame, []Cue, error) {
 	var frames []Frame
 	var cues []Cue

@@ -368,7 +368,7 @@ func (t *Timeline) Frame(n uint64) (Frame, error) {
 		return Frame{}, s.beyond()
 	}
 	b := t.batches[n/FramesPerPart%uint64(len(t.batches))].Load()
-	if b == nil || b.number != n/FramesPerPart || b.packets[n%FramesPerPart] == nil || t.fellOut(n/FramesPerPart, head) {
+	if b == nil || b.number != n/FramesPerPart || b.packets[n%FramesPerPart] == nil {
 		return Frame{}, t.missing(n)
 	}
 	return Frame{Number: n, Epoch: b.epoch, Packet: b.packets[n%FramesPerPart]}, nil
@@ -381,7 +381,7 @@ func (t *Timeline) Part(n uint64) (*Part, error) {
 		return nil, s.beyond()
 	}
 	b := t.batches[n%uint64(len(t.batches))].Load()
-	if b == nil || b.number != n || t.fellOut(n, head) {
+	if b == nil || b.number != n {
 		return nil, t.missing(n * FramesPerPart)
 	}
 	return b.part.Load(), nil
@@ -410,11 +410,6 @@ func (s *state) beyond() error {
 		return ErrClosed
 	}
 	return ErrAhead
-}
-
-// fellOut makes the ring's reach a matter of numbers alone, although after a gap a slot may still hold something older.
-func (t *Timeline) fellOut(part, head uint64) bool {
-	return part+uint64(len(t.batches)) <= head/FramesPerPart
 }
 
 // missing tells a gap from what fell out.

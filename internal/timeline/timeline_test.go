@@ -158,6 +158,33 @@ func TestReading(t *testing.T) {
 	}
 }
 
+// TestFirstFrame: where a timeline begins there is nothing to break from, but what it leaves out was never made.
+func TestFirstFrame(t *testing.T) {
+	tl := newTimeline(t, timeline.Config{Epoch: 1})
+	if err := tl.Append(timeline.Frame{Number: 0, Epoch: 4, Packet: packet(0)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tl.Append(timeline.Frame{Number: 1, Epoch: 3, Packet: packet(1)}); !errors.Is(err, timeline.ErrStale) {
+		t.Errorf("an epoch below the first frame's: %v", err)
+	}
+	tl.Close()
+	if bytes.Contains(tl.Playlist(), []byte("#EXT-X-DISCONTINUITY\n")) {
+		t.Errorf("a discontinuity before anything:\n%s", tl.Playlist())
+	}
+
+	tl = newTimeline(t, timeline.Config{Epoch: 1})
+	fill(t, tl, 700, 720)
+	if _, err := tl.Frame(699); !errors.Is(err, timeline.ErrGap) {
+		t.Errorf("a frame left out at the start: %v", err)
+	}
+	if _, err := tl.Frame(719); err != nil {
+		t.Error(err)
+	}
+	if !bytes.Contains(tl.Playlist(), []byte("#EXT-X-MEDIA-SEQUENCE:7\n")) {
+		t.Errorf("media sequence:\n%s", tl.Playlist())
+	}
+}
+
 // TestFramesOutliveTheRing: what a reader holds stays as it is, whatever the writer does.
 func TestFramesOutliveTheRing(t *testing.T) {
 	tl := newTimeline(t, timeline.Config{Keep: 2 * time.Second})
@@ -245,6 +272,16 @@ func TestCursor(t *testing.T) {
 	after.Rejoin()
 	if after.Lag() != 10 || after.Skipped() != 59 {
 		t.Error("giving up twice lost more")
+	}
+
+	// A burst longer than the ring is what the ring can give, all of it to be had.
+	long := tl.Cursor(1 << 40)
+	if long.Lag() < 20 {
+		t.Errorf("the longest burst is %d parts of 4 s", long.Lag())
+	}
+	next(long, uint64(100-long.Lag()))
+	if long.Skipped() != 0 {
+		t.Errorf("a newcomer lost %d parts", long.Skipped())
 	}
 
 	tl.Close()
