@@ -44,6 +44,7 @@ type Audience struct {
 	conns map[*Listener]struct{}
 	seen  map[string]*Listener
 	count event.Count
+	by    [rungs]int // of the last sweep
 }
 
 // Listener is one connection's mark. Took is safe from any goroutine.
@@ -126,7 +127,15 @@ func (a *Audience) Sweep(now time.Time) (event.Count, [rungs]int) {
 		a.count.Now += n
 	}
 	a.count.Peak = max(a.count.Peak, a.count.Now)
+	a.by = by
 	return a.count, by
+}
+
+// Rungs gives how many listened on each rung at the last Sweep.
+func (a *Audience) Rungs() [rungs]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.by
 }
 
 // Count gives the figures of the last Sweep.

@@ -1,0 +1,47 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"earshot/internal/archive"
+	"earshot/internal/fan"
+	"earshot/internal/observatory"
+	"earshot/internal/timeline"
+	"earshot/internal/web"
+)
+
+// listeners shows fan to web: adapters do not know each other's types.
+type listeners struct{ *fan.Fan }
+
+func (l listeners) WHEP(ctx context.Context, slug string, tl *timeline.Timeline, aud *observatory.Audience, offer []byte) (string, []byte, error) {
+	return l.Fan.WHEP(ctx, fan.Source{Slug: slug, Timeline: tl, Audience: aud}, offer)
+}
+
+func (l listeners) ServeLive(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error {
+	return l.Fan.ServeLive(w, r, fan.Source{Slug: slug, Timeline: tl, Audience: aud})
+}
+
+func (l listeners) ServeMP4(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error {
+	return l.Fan.ServeMP4(w, r, fan.Source{Slug: slug, Timeline: tl, Audience: aud})
+}
+
+func (l listeners) ServeOgg(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error {
+	return l.Fan.ServeOgg(w, r, fan.Source{Slug: slug, Timeline: tl, Audience: aud})
+}
+
+func (l listeners) ServeCues(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error {
+	return l.Fan.ServeCues(w, r, fan.Source{Slug: slug, Timeline: tl, Audience: aud})
+}
+
+// replays shows archive to web.
+type replays struct{ *archive.Archive }
+
+func (r replays) Replay(ctx context.Context, eventID string, origin time.Time) (web.Replay, error) {
+	rec, err := r.Archive.Replay(ctx, eventID, origin)
+	if err != nil {
+		return web.Replay{}, err
+	}
+	return web.Replay{Playlist: rec.Playlist(), Duration: rec.Duration, Segments: rec.Segments, WriteOpus: rec.WriteOpus}, nil
+}

@@ -1,0 +1,224 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"earshot/internal/event"
+)
+
+// reopenAfter is the pause before a room that failed to open, or fell, is opened again.
+const reopenAfter = time.Second
+
+// lingerAfterEnd keeps the closed timeline of an ended event readable, so that players that fetch files see the end of the
+// playlist before the replay takes its address.
+const lingerAfterEnd = 6 * time.Second
+
+// keeper owns one event on this node. Everything that happens to the event is a case of the one select in run.
+type keeper struct {
+	house *House
+	log   *slog.Logger
+
+	updates chan event.Event // capacity 1, the newest wins: only the latest state matters
+	turns   chan turn        // unbuffered: who asks waits
+	idle    chan struct{}    // capacity 1: the stage's word that nobody is there
+	settled chan struct{}    // closed once run first made what runs match the event
+	left    chan struct{}    // closed when run returns
+
+	room atomic.Pointer[room] // nil while no room is open; written by run alone
+
+	// owned by run
+	event event.Event
+}
+
+type turn struct {
+	to   event.Phase
+	done chan turned // capacity 1
+}
+
+type turned struct {
+	event event.Event
+	err   error
+}
+
+func newKeeper(h *House, ev event.Event) *keeper {
+	return &keeper{
+		house: h, log: h.log.With("event", ev.Slug), event: ev,
+		updates: make(chan event.Event, 1), turns: make(chan turn), idle: make(chan struct{}, 1),
+		settled: make(chan struct{}), left: make(chan struct{}),
+	}
+}
+
+// update tells the keeper the event's newest state. Called under House.mu, so there is one sender at a time.
+func (k *keeper) update(ev event.Event) {
+	for {
+		select {
+		case k.updates <- ev:
+			return
+		default:
+		}
+		select {
+		case <-k.updates:
+		default:
+		}
+	}
+}
+
+func (k *keeper) run(ctx context.Context) {
+	defer close(k.left)
+	for first := true; ; first = false {
+		retry := k.reconcile(ctx)
+		if first {
+			close(k.settled)
+		}
+		if k.event.Phase.Over() || ctx.Err() != nil {
+			break
+		}
+		var fallen, lost <-chan struct{}
+		if r := k.room.Load(); r != nil {
+			fallen, lost = r.fallen, r.lease.Lost()
+		}
+		due, to := k.next()
+		if retry {
+			due = min(due, reopenAfter)
+		}
+		timer := time.NewTimer(due)
+		select {
+		case ev := <-k.updates:
+			if ev.Revision > k.event.Revision {
+				k.event = ev
+			}
+		case t := <-k.turns:
+			err := k.turn(ctx, t.to)
+			if err == nil {
+				k.reconcile(ctx)
+			}
+			t.done <- turned{k.event, err}
+		case <-timer.C:
+			if to != "" && !k.house.now().Before(k.dueAt(to)) {
+				k.turnByItself(ctx, to)
+			}
+		case <-k.idle:
+			k.turnByItself(ctx, event.Ended)
+			if !k.event.Phase.Over() { // the store refused; the stage says it only once
+				time.AfterFunc(reopenAfter, k.wake)
+			}
+		case <-fallen:
+			k.log.Warn("stage fell; opening it again", "err", k.room.Load().err)
+			k.closeRoom(ctx)
+		case <-lost:
+			k.log.Warn("another node took the stage")
+			k.closeRoom(ctx)
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	if ctx.Err() == nil && k.room.Load() != nil {
+		select {
+		case <-time.After(lingerAfterEnd):
+		case <-ctx.Done():
+		}
+	}
+	k.closeRoom(ctx)
+}
+
+// next says after how long which phase comes by itself. An empty phase: none.
+func (k *keeper) next() (time.Duration, event.Phase) {
+	const never = time.Hour // look again; clocks are set
+	for _, to := range []event.Phase{event.Doors, event.Live} {
+		if at := k.dueAt(to); !at.IsZero() && k.event.Phase.Turn(to) == nil {
+			return max(0, min(never, at.Sub(k.house.now()))), to
+		}
+	}
+	return never, ""
+}
+
+func (k *keeper) dueAt(to event.Phase) time.Time {
+	switch {
+	case to == event.Doors && k.event.Phase == event.Scheduled:
+		return k.event.DoorsAt()
+	case to == event.Live && k.event.Phase == event.Doors && k.event.AutoLive:
+		return k.event.Start
+	}
+	return time.Time{}
+}
+
+func (k *keeper) turnByItself(ctx context.Context, to event.Phase) {
+	if err := k.turn(ctx, to); err != nil && ctx.Err() == nil {
+		k.log.Error("turn by itself", "to", to, "err", err)
+	}
+}
+
+// turn stores the next phase. Commit point: the store's acknowledgement. A crash before it leaves the event as it was; after
+// it, the next start finds the new phase and makes the stage match.
+func (k *keeper) turn(ctx context.Context, to event.Phase) error {
+	ev, err := k.house.store.UpdateEvent(ctx, k.event.Slug, func(e *event.Event) error {
+		if err := e.Phase.Turn(to); err != nil {
+			return err
+		}
+		now := k.house.now().UTC().Truncate(time.Millisecond)
+		switch to {
+		case event.Doors:
+			e.Origin = now
+		case event.Live:
+			if e.Origin.IsZero() {
+				e.Origin = now
+			}
+			e.LiveAt = now
+		case event.Ended, event.Cancelled:
+			e.EndedAt = now
+		}
+		e.Phase = to
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	k.event = ev
+	k.log.Info("phase", "is", ev.Phase)
+	return nil
+}
+
+// reconcile makes what runs match the event. It says whether it must be tried again soon.
+func (k *keeper) reconcile(ctx context.Context) (retry bool) {
+	r := k.room.Load()
+	if r == nil {
+		if !k.event.Phase.Open() || ctx.Err() != nil {
+			return false
+		}
+		r, err := k.house.openRoom(ctx, k.event, k.wake)
+		if err != nil {
+			if ctx.Err() == nil {
+				k.log.Error("open the stage", "err", err)
+			}
+			return true
+		}
+		k.room.Store(r)
+		return false
+	}
+	if err := r.show(ctx, k.event); err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
+		k.log.Error("show the phase on stage", "phase", k.event.Phase, "err", err)
+		return !k.event.Phase.Over()
+	}
+	return false
+}
+
+// wake is the stage's call when nobody was there for too long. It never blocks.
+func (k *keeper) wake() {
+	select {
+	case k.idle <- struct{}{}:
+	default:
+	}
+}
+
+func (k *keeper) closeRoom(ctx context.Context) {
+	r := k.room.Load()
+	if r == nil {
+		return
+	}
+	r.close(ctx)
+	k.room.Store(nil)
+}

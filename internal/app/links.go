@@ -1,0 +1,44 @@
+package app
+
+import (
+	"net"
+	"net/netip"
+)
+
+// Links are the addresses with which a person starts. Those with a secret are for the terminal, never for a log.
+type Links struct {
+	Host     string // the demo's studio; empty without --demo
+	Listener string // the demo's page, or home
+	Operator string
+	KeyFile  string // where the operator's key lies
+	NewKey   bool   // it was made by this start
+}
+
+// Links gives this node's.
+func (a *App) Links() Links {
+	base := a.URL()
+	l := Links{
+		Listener: base + "/",
+		Operator: base + "/operator#k=" + a.operatorKey,
+		KeyFile:  a.cfg.Data + "/operator.key",
+		NewKey:   a.newKey,
+	}
+	if d := a.house.demo; d != nil {
+		l.Listener = base + "/e/" + d.slug
+		l.Host = base + "/e/" + d.slug + "/studio#k=" + d.hostSecret
+	}
+	return l
+}
+
+// URL is the address at which this machine's own browser reaches the node. It says localhost for loopback: browsers give
+// localhost a microphone and Secure cookies without HTTPS.
+func (a *App) URL() string {
+	host, port, err := net.SplitHostPort(a.http.Addr().String())
+	if err != nil {
+		return "http://" + a.http.Addr().String()
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && (ip.IsLoopback() || ip.IsUnspecified()) {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}

@@ -1,0 +1,139 @@
+package app
+
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"earshot/internal/observatory"
+	"earshot/internal/stage"
+)
+
+// stageFigure is one counter of a stage, as Prometheus shows it. The core counts in plain structs; this is where they get
+// names, help and units.
+type stageFigure struct {
+	desc   *prometheus.Desc
+	labels []string
+	of     func(stage.Stats) float64
+}
+
+func counterDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("earshot_stage_"+name, help, labels, nil)
+}
+
+var stageFigures = func() []stageFigure {
+	var all []stageFigure
+	one := func(name, help string, of func(stage.Stats) float64) {
+		all = append(all, stageFigure{counterDesc(name, help), nil, of})
+	}
+	one("frames_total", "Frames of 20 ms made.", func(s stage.Stats) float64 { return float64(s.Frames) })
+	one("late_ticks_total", "Frames made after the next one was due.", func(s stage.Stats) float64 { return float64(s.LateTicks) })
+	one("gaps_total", "Jumps of a timeline because its stage was more than 2 s late.", func(s stage.Stats) float64 { return float64(s.Gaps) })
+	one("skipped_frames_total", "Frames that were never made because of gaps.", func(s stage.Stats) float64 { return float64(s.Skipped) })
+	one("mixing_seconds_total", "Time spent in decoding, mixing and encoding.", func(s stage.Stats) float64 { return s.Mixing.Seconds() })
+	one("concealed_frames_total", "Frames of voices that were made up because nothing had arrived.", func(s stage.Stats) float64 { return float64(s.Voices.Concealed) })
+	one("fec_frames_total", "Frames of voices restored from the packet after them.", func(s stage.Stats) float64 { return float64(s.Voices.FEC) })
+
+	packets := counterDesc("voice_packets_total", "Packets of voices by what became of them; received counts all that arrived.", "kind")
+	for kind, of := range map[string]func(stage.VoiceTotals) uint64{
+		"received":    func(v stage.VoiceTotals) uint64 { return v.Received },
+		"lost":        func(v stage.VoiceTotals) uint64 { return v.Lost },
+		"late":        func(v stage.VoiceTotals) uint64 { return v.Late },
+		"duplicate":   func(v stage.VoiceTotals) uint64 { return v.Duplicate },
+		"empty":       func(v stage.VoiceTotals) uint64 { return v.Empty },
+		"undecodable": func(v stage.VoiceTotals) uint64 { return v.Undecodable },
+	} {
+		all = append(all, stageFigure{packets, []string{kind}, func(s stage.Stats) float64 { return float64(of(s.Voices)) }})
+	}
+	drops := counterDesc("drops_total", "Packets and frames that a stage threw away, by reason.", "reason")
+	for reason := range (stage.Drops{}).All() {
+		all = append(all, stageFigure{drops, []string{reason}, func(s stage.Stats) float64 {
+			for r, n := range s.Drops.All() {
+				if r == reason {
+					return float64(n)
+				}
+			}
+			return 0
+		}})
+	}
+	return all
+}()
+
+// stageTotals keeps the counters of stages that closed, so that totals never fall.
+type stageTotals struct {
+	mu   sync.Mutex
+	gone []float64 // by stageFigures; nil before the first
+}
+
+func (t *stageTotals) add(s stage.Stats) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gone == nil {
+		t.gone = make([]float64, len(stageFigures))
+	}
+	for i, f := range stageFigures {
+		t.gone[i] += f.of(s)
+	}
+}
+
+func (t *stageTotals) sum(open []stage.Stats) []float64 {
+	sums := make([]float64, len(stageFigures))
+	t.mu.Lock()
+	copy(sums, t.gone)
+	t.mu.Unlock()
+	for _, s := range open {
+		for i, f := range stageFigures {
+			sums[i] += f.of(s)
+		}
+	}
+	return sums
+}
+
+var (
+	descOpen      = prometheus.NewDesc("earshot_events_open", "Events whose doors are open or that are live, on this node.", nil, nil)
+	descPeople    = prometheus.NewDesc("earshot_stage_people", "People on stage with a connection.", []string{"event"}, nil)
+	descHands     = prometheus.NewDesc("earshot_stage_hands", "Hands that are up.", []string{"event"}, nil)
+	descListening = prometheus.NewDesc("earshot_listening", "Connections that took audio in the last ten seconds.", []string{"event", "rung"}, nil)
+)
+
+// houseCollector shows the open rooms and the stages' counters when /metrics is asked.
+type houseCollector struct{ house *House }
+
+// Describe is prometheus.Collector.
+func (c *houseCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descOpen
+	ch <- descPeople
+	ch <- descHands
+	ch <- descListening
+	last := (*prometheus.Desc)(nil)
+	for _, f := range stageFigures {
+		if f.desc != last {
+			ch <- f.desc
+		}
+		last = f.desc
+	}
+}
+
+// Collect is prometheus.Collector.
+func (c *houseCollector) Collect(ch chan<- prometheus.Metric) {
+	rooms := c.house.rooms()
+	stats := make([]stage.Stats, len(rooms))
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(descOpen, float64(len(rooms)))
+	for i, r := range rooms {
+		stats[i] = r.stage.Stats()
+		slug := r.view().Event.Slug
+		gauge(descPeople, float64(stats[i].Connected), slug)
+		gauge(descHands, float64(stats[i].Hands), slug)
+		by := r.audience.Rungs()
+		for _, rung := range observatory.Rungs {
+			gauge(descListening, float64(by[rung]), slug, rung.String())
+		}
+	}
+	for i, v := range c.house.metrics.sum(stats) {
+		f := stageFigures[i]
+		ch <- prometheus.MustNewConstMetric(f.desc, prometheus.CounterValue, v, f.labels...)
+	}
+}

@@ -1,0 +1,193 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"earshot/internal/cluster"
+	"earshot/internal/event"
+	"earshot/internal/observatory"
+	"earshot/internal/stage"
+	"earshot/internal/timeline"
+	"earshot/internal/web"
+)
+
+// countEvery is how often an audience's figures are kept, so that a restart does not lose the peak.
+const countEvery = 10 * time.Second
+
+// storeGrace bounds what a closing room still waits for the disk.
+const storeGrace = 5 * time.Second
+
+// room is an open event on this node: the stage's lease, the stage, its timeline and audience, and the recorder. Its
+// keeper alone opens, changes and closes it.
+type room struct {
+	house    *House
+	lease    *cluster.Lease
+	stage    *stage.Stage
+	timeline *timeline.Timeline
+	audience *observatory.Audience
+
+	fallen chan struct{} // closed when the stage ended without being told to; err says why
+	err    error
+
+	run  context.CancelFunc
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	ev   event.Event
+	rec  bool // the recorder runs; the keeper's own
+	over bool // the stage was told that the event is over; the keeper's own
+}
+
+// openRoom takes the stage's lease and starts at a segment boundary beyond everything made before: the wall clock says
+// where, and the archive bounds it from below, should the clock have gone back.
+func (h *House) openRoom(ctx context.Context, ev event.Event, idle func()) (_ *room, err error) {
+	lease, err := h.store.Acquire(ctx, ev.ID)
+	if err != nil {
+		return nil, fmt.Errorf("acquire the stage of %q: %w", ev.Slug, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = lease.Release(context.WithoutCancel(ctx))
+		}
+	}()
+	first := roundUp(ev.FrameAt(h.now()))
+	if last, ok, err := h.archive.LastSegment(ctx, ev.ID); err != nil {
+		return nil, err
+	} else if ok {
+		first = max(first, (last+1)*timeline.FramesPerSegment)
+	}
+	before, err := h.store.Count(ctx, ev.ID)
+	if err != nil {
+		return nil, err
+	}
+	tl, err := timeline.New(timeline.Config{Origin: ev.Origin, First: first, Epoch: lease.Epoch()})
+	if err != nil {
+		return nil, err
+	}
+	r := &room{
+		house: h, lease: lease, timeline: tl, audience: observatory.NewAudience(before),
+		fallen: make(chan struct{}), ev: ev,
+	}
+	r.stage, err = stage.New(stage.Config{
+		Event: ev, Epoch: lease.Epoch(), First: first, Timeline: tl, Audience: r.audience, OnIdle: idle,
+	})
+	if err != nil {
+		return nil, err
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r.run = cancel
+	r.wg.Go(func() {
+		r.err = r.stage.Run(run)
+		tl.Close()
+		close(r.fallen)
+	})
+	r.wg.Go(func() { r.keepCount(run) })
+	r.record(run, ev)
+	h.log.Info("stage open", "event", ev.Slug, "epoch", lease.Epoch(), "frame", first)
+	return r, nil
+}
+
+func roundUp(frame uint64) uint64 {
+	const n = timeline.FramesPerSegment
+	return (frame + n - 1) / n * n
+}
+
+func (r *room) view() web.Room {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return web.Room{Event: r.ev, Stage: r.stage, Timeline: r.timeline, Audience: r.audience}
+}
+
+// show makes the stage match the event.
+func (r *room) show(ctx context.Context, ev event.Event) error {
+	r.mu.Lock()
+	was := r.ev.Phase
+	r.ev = ev
+	r.mu.Unlock()
+	if was == ev.Phase || r.over {
+		return nil
+	}
+	r.over = ev.Phase.Over()
+	at := ev.LiveAt
+	if r.over {
+		at = ev.EndedAt
+	}
+	err := r.stage.Turn(ctx, ev.Phase, at)
+	r.record(ctx, ev)
+	return err
+}
+
+// record starts the recorder once there is something to record: from the segment in which the event went live. Of an event
+// that is not recorded nothing reaches the archive.
+func (r *room) record(ctx context.Context, ev event.Event) {
+	if r.rec || !ev.Recorded || ev.Phase != event.Live {
+		return
+	}
+	r.rec = true
+	from := max(ev.FrameAt(ev.LiveAt), r.timeline.First()) / timeline.FramesPerSegment
+	ctx = context.WithoutCancel(ctx) // ends with the timeline, when all of it is stored
+	bounded, cancel := context.WithCancel(ctx)
+	r.wg.Go(func() {
+		defer cancel()
+		if err := r.house.archive.Record(bounded, ev.ID, r.timeline, from); err != nil {
+			r.house.log.Error("record", "event", ev.Slug, "err", err)
+		}
+		r.house.archive.Forget(ctx, ev.ID)
+	})
+	r.wg.Go(func() {
+		// A store that stays broken must not keep a closed room for ever.
+		<-r.fallen
+		select {
+		case <-bounded.Done():
+		case <-time.After(storeGrace):
+			cancel()
+		}
+	})
+}
+
+func (r *room) keepCount(ctx context.Context) {
+	tick := time.NewTicker(countEvery)
+	defer tick.Stop()
+	kept := r.audience.Count()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if now := r.audience.Count(); now.Peak != kept.Peak || now.TunedIn != kept.TunedIn {
+			if err := r.house.store.PutCount(ctx, r.view().Event.ID, now); err == nil {
+				kept = now
+			}
+		}
+	}
+}
+
+// close ends the stage, if it still runs, as a restart: the phase stays, and whoever opens the room next goes on.
+func (r *room) close(ctx context.Context) {
+	r.house.mu.RLock()
+	backIn := r.house.backIn
+	r.house.mu.RUnlock()
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeGrace)
+	defer cancel()
+	if !r.over {
+		_ = r.stage.Finish(bounded, stage.Restart, backIn) // fails if it fell before, which the keeper has logged
+	}
+	select {
+	case <-r.fallen:
+	case <-bounded.Done():
+	}
+	r.run()
+	r.wg.Wait()
+	ev := r.view().Event
+	if err := r.house.store.PutCount(bounded, ev.ID, r.audience.Count()); err != nil {
+		r.house.log.Warn("keep the count", "event", ev.Slug, "err", err)
+	}
+	if err := r.lease.Release(bounded); err != nil {
+		r.house.log.Warn("release the stage", "event", ev.Slug, "err", err)
+	}
+	r.house.metrics.add(r.stage.Stats())
+	r.house.log.Info("stage closed", "event", ev.Slug, "phase", ev.Phase)
+}
