@@ -13,7 +13,7 @@ import (
 var floors = [][]string{
 	{"event"},
 	{"timeline", "mix", "observatory"},
-	{"stage", "demo"},
+	{"stage", "demo", "peer"},
 	{"rtc", "fan", "cluster", "archive", "web"},
 	{"app"},
 }
@@ -24,7 +24,7 @@ var bans = []struct {
 	only   []string
 	reason string
 }{
-	{"github.com/pion/", []string{"rtc", "fan", "rig"}, "WebRTC is a way in and a way out; what is said and heard must not know it"},
+	{"github.com/pion/", []string{"rtc", "fan", "peer", "rig"}, "WebRTC is a way in and a way out; what is said and heard must not know it"},
 	{"github.com/nats-io/", []string{"cluster"}, "one package owns what is stored and shared, so that the engine can be judged, and changed, there"},
 	{"github.com/hraban/opus", []string{"mix"}, "cgo stays behind one door"},
 	{"gocloud.dev/", []string{"archive"}, "segments at rest are the archive's"},
@@ -32,7 +32,7 @@ var bans = []struct {
 	{"github.com/danielgtaylor/huma/", []string{"web"}, "the API's library must not shape the domain"},
 	{"github.com/prometheus/", []string{"rtc", "fan", "cluster", "archive", "web", "app"}, "the core counts in plain structs; adapters publish"},
 	{"net/http", []string{"rtc", "fan", "cluster", "archive", "web", "app", "rig"}, "the core runs without a network"},
-	{"log/slog", []string{"rtc", "fan", "cluster", "archive", "web", "app", "rig"}, "the core answers errors and counts; it does not talk"},
+	{"log/slog", []string{"rtc", "fan", "peer", "cluster", "archive", "web", "app", "rig"}, "the core answers errors and counts; it does not talk"},
 	{"testing", nil, "production code does not carry its tests"},
 }
 
