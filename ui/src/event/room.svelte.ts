@@ -70,12 +70,15 @@ export class Room {
         const ticks = setInterval(() => this.tick(), 100);
         const online = () => this.player.hurry();
         const leave = () => this.player.pause(); // tell the server at once
+        const shown = () => document.hidden || this.phase === "doors" || this.phase === "live" || void this.refresh();
         addEventListener("online", online);
+        document.addEventListener("visibilitychange", shown);
         addEventListener("pagehide", leave);
         return () => {
             clearInterval(seconds);
             clearInterval(ticks);
             removeEventListener("online", online);
+            document.removeEventListener("visibilitychange", shown);
             removeEventListener("pagehide", leave);
             this.forgetRefresh();
             this.feed.close();
@@ -163,7 +166,8 @@ function nextLook(info: EventInfo | null, now: number): number | null {
             return 5000;
         case "scheduled": {
             const left = Date.parse(info.doors_at) - now;
-            return left > 0 ? Math.min(left + 1000, 60_000) : 5000;
+            // A host may open the doors early, but hardly a day before.
+            return left > 0 ? Math.min(left + 1000, left > 3_600_000 ? 60_000 : 20_000) : 5000;
         }
         case "doors":
         case "live":

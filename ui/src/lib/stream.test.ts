@@ -21,7 +21,7 @@ function setUp() {
     const clock = new FakeClock();
     const sources: FakeSource[] = [];
     const taken: unknown[] = [];
-    let interruptions = 0;
+    const interruptions: boolean[] = [];
     const connect = () => {
         sources.push(new FakeSource());
         return sources[sources.length - 1] as FakeSource;
@@ -30,10 +30,10 @@ function setUp() {
         connect,
         { stage: (data) => taken.push(data) },
         clock,
-        () => interruptions++,
+        (refused) => interruptions.push(refused),
         () => 1,
     );
-    return { clock, sources, taken, stream, interruptions: () => interruptions };
+    return { clock, sources, taken, stream, interruptions };
 }
 
 describe("Stream", () => {
@@ -64,7 +64,7 @@ describe("Stream", () => {
         expect(sources).toHaveLength(2);
         clock.advance(1);
         expect(sources).toHaveLength(3);
-        expect(interruptions()).toBe(3);
+        expect(interruptions).toEqual([false, true, true]);
     });
 
     it("is silent once closed, and can be opened again", () => {

@@ -23,8 +23,8 @@ export class Stream {
         /** What to do with the data of each kind of event. */
         private readonly kinds: Record<string, (data: unknown) => void>,
         private readonly clock: Clock,
-        /** Told of each interruption. */
-        private readonly lost: () => void = () => undefined,
+        /** Told of each interruption, and whether the server refused. */
+        private readonly lost: (refused: boolean) => void = () => undefined,
         private readonly random: () => number = Math.random,
     ) {}
 
@@ -48,11 +48,12 @@ export class Stream {
         }
         source.addEventListener("error", () => {
             if (source !== this.source) return;
-            if (source.readyState === closed) {
+            const refused = source.readyState === closed;
+            if (refused) {
                 this.source = null;
                 this.forget = this.clock.after(backoff(this.failures++, this.random, 1000), () => this.open());
             }
-            this.lost();
+            this.lost(refused);
         });
     }
 

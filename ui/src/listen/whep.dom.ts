@@ -30,6 +30,7 @@ export function peerLink(element: HTMLAudioElement): Link {
     const stream = new MediaStream([receiver.track]);
     pc.ontrack = () => {
         element.srcObject = stream;
+        element.removeAttribute("src");
         element.playbackRate = 1;
         element.play().catch((error: unknown) => {
             if (error instanceof DOMException && error.name === "NotAllowedError") link.onblocked();

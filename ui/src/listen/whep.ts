@@ -92,7 +92,7 @@ export class Whep implements Rung {
         if (this.stopped) return;
         // Sound is there when the timestamp played has moved; a first packet alone may be an empty one.
         let first: number | null = null;
-        this.stopPolling = every(this.clock, 50, () => {
+        this.stopPolling = every(this.clock, 20, () => {
             const timestamp = this.link.timestamp();
             first ??= timestamp;
             if (timestamp === null || timestamp === first) return;
@@ -103,6 +103,7 @@ export class Whep implements Rung {
 
     private turned(state: string): void {
         this.forgetHealing();
+        if (state === "closed") this.location = ""; // the server has ended it
         if (state === "failed" || state === "closed") this.fail({ why: "connection" });
         if (state === "disconnected")
             this.forgetHealing = this.clock.after(healing, () => this.fail({ why: "connection" }));

@@ -113,6 +113,7 @@ export class Seat {
         } else if (state === "failed") {
             this.lost();
         } else if (state === "closed") {
+            this.location = ""; // the server has ended it
             this.drop();
             this.become("back");
             void this.why();

@@ -20,7 +20,8 @@ export function watchStage(slug: string, { state, levels, lost }: Watching): () 
             levels: (data) => levels(data as Record<string, number>),
         },
         clock,
-        () => {
+        (refused) => {
+            if (!refused) return lost(null);
             // An event stream does not say why it was refused; the plain request does.
             api.stage(slug).then(
                 () => !stopped && lost(null),

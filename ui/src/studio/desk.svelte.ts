@@ -43,8 +43,6 @@ export class DeskState {
         try {
             this.info = await api.event(this.slug);
             document.title = this.info.title;
-            if (this.info.phase === "doors" || this.info.phase === "live") this.watch();
-            else this.unwatch();
         } catch (error) {
             if (!this.info) this.problem = say(error);
         }
@@ -65,7 +63,9 @@ export class DeskState {
         await this.refresh();
     }
 
-    private watch(): void {
+    /** Follows the stage, as long as the server shows it: to whoever steers, and to those on it. */
+    follow(on: boolean): void {
+        if (!on) return this.unwatch();
         this.stopWatching ??= watchStage(this.slug, {
             state: (stage) => {
                 const turned = this.stage !== null && stage.phase !== this.info?.phase;
@@ -76,10 +76,7 @@ export class DeskState {
             },
             levels: (levels) => (this.levels = levels),
             lost: (why) => {
-                // Who is not on stage yet may not be shown it; that is no interruption.
-                const quiet = why?.code === "forbidden" || why?.code === "unauthorized" || why?.code === "conflict";
-                if (quiet) this.stage = null;
-                this.lost = !quiet;
+                this.lost = true;
                 if (why?.code === "conflict") void this.refresh();
             },
         });

@@ -19,7 +19,7 @@ export function when(iso: string, zone?: string): string {
         day: "numeric",
         month: "long",
         year: far ? "numeric" : undefined,
-        hour: "2-digit",
+        hour: "numeric",
         minute: "2-digit",
         timeZoneName: "short",
         timeZone: zone,
