@@ -154,6 +154,7 @@ func TestLevelsMoveFiveTimesASecondAndStateStandsStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, live)
 		a := h.speak(ada, 500)
+		_, _ = h.silent(bo, false)
 		pass(4010 * time.Millisecond)
 		changed, moves := h.st.Changed(), 0
 		timeout := time.After(1900 * time.Millisecond)
@@ -176,7 +177,26 @@ func TestLevelsMoveFiveTimesASecondAndStateStandsStill(t *testing.T) {
 		if p, _ := h.person(ada.ID); !p.Speaking || p.Loss != 0 {
 			t.Errorf("person %+v", p)
 		}
+		// Who can't be heard is not in the cue, and there is none when nobody can.
+		for _, c := range h.cues("levels") {
+			if got := read[map[string]float64](t, c); len(got) != 1 || got[ada.ID] == 0 {
+				t.Fatalf("levels at %d: %s", c.Frame, c.Data)
+			}
+		}
+		spoke := h.st.State()
 		a.hush()
+		pass(time.Second)
+		if !spoke.People[0].Speaking || spoke.People[0].Level == -90 {
+			t.Error("a copy of the state changed")
+		}
+		quiet := last(h.cues("levels")).Frame
+		pass(time.Second)
+		if c := last(h.cues("levels")); c.Frame != quiet {
+			t.Errorf("nobody speaks, and at frame %d the levels are %s", c.Frame, c.Data)
+		}
+		if p, _ := h.person(ada.ID); p.Speaking || p.Level != -90 {
+			t.Errorf("person %+v", p)
+		}
 		h.end()
 	})
 }

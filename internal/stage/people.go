@@ -25,7 +25,7 @@ type member struct {
 	voice    *mix.Voice // of the latest seat; kept while lost, so that monitors go on hearing
 	seat     *Seat      // nil while the connection is lost
 	hears    bool       // the seat's outlet wants the mix
-	tuned    bool       // the voice has a mix made for it
+	tuned    bool       // the voice has a mix made for it; follows hears, seat and monitors at the next tick
 	until    time.Time  // while lost: when the place is given up
 	monitors []*ear
 	selfMute bool
@@ -91,7 +91,6 @@ func (s *Stage) join(p event.Person, out Outlet, hears bool) (*Seat, error) {
 	}
 	seat := &Seat{stage: s, ear: s.listen(out)}
 	m.person, m.voice, m.seat, m.hears, m.tuned, m.quality = p, voice, seat, hears, false, quality{}
-	m.tune()
 	voice.SetMuted(m.muted() != "")
 	s.dirty = true
 	return seat, nil
@@ -190,7 +189,6 @@ func (s *Stage) monitor(id string, out Outlet) (*ear, error) {
 	}
 	e := s.listen(out)
 	m.monitors = append(m.monitors, e)
-	m.tune()
 	return e, nil
 }
 

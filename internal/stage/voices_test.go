@@ -137,10 +137,18 @@ func TestANewerSeatDisplacesTheOlder(t *testing.T) {
 		a, old := h.speak(ada, 500), h.speak(bo, 1300)
 		pass(500*time.Millisecond + 10*time.Millisecond)
 		h.must(h.st.Mute(t.Context(), bo.ID, stage.BySelf, true))
+		pass(200 * time.Millisecond)
+		before := h.st.Stats().Voices.Received
 		renamed := bo
 		renamed.Name = "Bob"
 		fresh := h.speak(renamed, 2100)
-		pass(500 * time.Millisecond)
+		pass(800 * time.Millisecond)
+		if got := a.tone(2100); got > absent {
+			t.Errorf("Ada hears the newer seat of a muted person at %.1f dBFS", got)
+		}
+		if got := h.st.Stats().Voices.Received; got < before+70 {
+			t.Errorf("%d packets were received, and now %d: the older voice's are forgotten", before, got)
+		}
 		if old.why() != stage.Displaced || fresh.why() != "" {
 			t.Errorf("older %q, newer %q", old.why(), fresh.why())
 		}
