@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"earshot/internal/event"
+	"earshot/internal/mix"
 	"earshot/internal/stage"
 	"earshot/internal/timeline"
 )
@@ -77,7 +79,10 @@ type modelOutlet struct {
 
 func newModel(h *house, r *rand.Rand) *model {
 	m := &model{h: h, r: r, outlets: map[string][]modelOutlet{}}
-	for i, role := range []event.Role{event.Host, event.Cohost, event.Speaker, event.Speaker, event.Listener, event.Listener, event.Listener, event.Producer} {
+	roles := []event.Role{
+		event.Host, event.Cohost, event.Speaker, event.Speaker, event.Listener, event.Listener, event.Listener, event.Producer,
+	}
+	for i, role := range roles {
 		m.pool = append(m.pool, &modelPerson{Person: event.Person{ID: fmt.Sprint("p_", i), Name: fmt.Sprint("N", i), Role: role}})
 	}
 	return m
@@ -315,4 +320,56 @@ func (m *model) compareCue(what string) {
 	if !slices.Equal(got, want) || (cue.Phase == event.Live) != m.live || (cue.LiveFrame != nil) != m.live {
 		m.h.t.Fatalf("%s: stage cue %s\nwant %q, live %v", what, cues[i].Data, want, m.live)
 	}
+}
+
+// TestManyAtOnce has everybody do everything at the same time: it is for the race detector, and for what waits for ever.
+func TestManyAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, ctx := open(t, live), t.Context()
+		packets := voice(t, 10)
+		var all sync.WaitGroup
+		for i := range 12 {
+			p := event.Person{ID: fmt.Sprint("p_", i%8), Name: "N", Role: event.Speaker} // some are displaced by themselves
+			all.Go(func() {
+				for round := range 6 {
+					seat, err := h.st.Join(ctx, p, new(quiet), round%2 == 0)
+					if err != nil {
+						t.Errorf("join: %v", err)
+						return
+					}
+					stop, err := h.st.Monitor(ctx, p.ID, new(quiet))
+					if err != nil && event.CodeOf(err) != event.CodeNotFound && event.CodeOf(err) != event.CodeBusy {
+						t.Errorf("monitor: %v", err)
+					}
+					for n := range 20 {
+						seat.Push(mix.Packet{Seq: uint16(n), TS: uint32(n * 960), Payload: packets[n%10]})
+						_, _, _ = h.st.State(), h.st.Levels(), h.st.Stats()
+						_ = h.st.Mute(ctx, p.ID, stage.BySelf, n%2 == 0)
+						select {
+						case <-h.st.Changed():
+						case <-h.st.LevelsChanged():
+						case <-time.After(event.FrameDuration):
+						}
+					}
+					if stop != nil {
+						stop()
+					}
+					if round%3 == 0 {
+						seat.Lost()
+					} else {
+						seat.Leave(stage.Left)
+					}
+				}
+			})
+		}
+		all.Wait()
+		pass(stage.Grace)
+		if st := h.st.State(); len(st.People) != 0 {
+			t.Errorf("still on stage: %+v", st.People)
+		}
+		if st := h.st.Stats(); st.LateTicks != 0 || st.People != 0 || st.Connected != 0 || st.Voices.Received == 0 {
+			t.Errorf("stats %+v", st)
+		}
+		h.end()
+	})
 }

@@ -12,9 +12,9 @@
 // # The clock
 //
 // Frame n belongs to the instant Origin + n × 20 ms, and is made then. A late tick makes the missed frames one by one, each of
-// the packets that were there when it was due, with commands served in between: a stall of a second delays the programme and loses
-// nothing of it. When it is later than maxLate (the machine slept, or was starved) the stage jumps to the next
-// segment boundary and leaves a gap in the timeline, rather than mix minutes of silence in a burst.
+// the packets that were there when it was due, with commands served in between: a stall of a second delays the programme and
+// loses nothing of it. When it is later than maxLate (the machine slept, or was starved) the stage jumps to the next segment
+// boundary and leaves a gap in the timeline, rather than mix minutes of silence in a burst.
 //
 // # Words
 //
@@ -166,8 +166,8 @@ func (s *Stage) setIdleEnd(wishes ...time.Duration) {
 // Run makes frames until the event ends (Turn), the process stops (Finish), or ctx ends. It may be called once.
 //
 // It answers nil after Turn and Finish, which close the timeline; ctx.Err() if ctx ended, and otherwise what kept it from
-// making frames, such as timeline.ErrStale when a newer epoch writes. Then the timeline is left as it is, for whoever goes on with
-// it or closes it. In each case all outlets were closed, and their goroutines have ended, when it returns.
+// making frames, such as timeline.ErrStale when a newer epoch writes. Then the timeline is left as it is, for whoever goes on
+// with it or closes it. In each case all outlets were closed, and their goroutines have ended, when it returns.
 func (s *Stage) Run(ctx context.Context) error {
 	if !s.ran.CompareAndSwap(false, true) {
 		return errors.New("run stage: it ran before")
