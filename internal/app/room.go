@@ -103,10 +103,18 @@ func (r *room) view() web.Room {
 // show makes the stage match the event.
 func (r *room) show(ctx context.Context, ev event.Event) error {
 	r.mu.Lock()
-	was := r.ev.Phase
+	was := r.ev
 	r.ev = ev
 	r.mu.Unlock()
-	if was == ev.Phase || r.over {
+	if r.over {
+		return nil
+	}
+	if !was.Start.Equal(ev.Start) || was.IdleEnd != ev.IdleEnd {
+		if err := r.stage.Amend(ctx, ev); err != nil {
+			return err
+		}
+	}
+	if was.Phase == ev.Phase {
 		return nil
 	}
 	r.over = ev.Phase.Over()
