@@ -56,7 +56,11 @@ export class Room {
             origin: () => Date.parse(this.info?.origin ?? ""),
             edge: this.edge,
             cues: (cues) => this.take(cues, false),
-            open: async () => (await this.refresh())?.phase !== "ended",
+            open: async () => {
+                const info = await this.refresh();
+                if (!info) throw new Error("no answer");
+                return info.phase !== "ended" && info.phase !== "cancelled";
+            },
             changed: (facts) => this.changed(facts),
             via: viaOf(location.search),
         });
@@ -104,11 +108,13 @@ export class Room {
     /** Fetches the event, and decides when to do so again. Gives null if there was no answer. */
     async refresh(): Promise<EventInfo | null> {
         this.forgetRefresh();
-        const began = clock.now();
+        let answered = false;
         try {
             this.info = await api.event(this.slug);
             this.problem = "";
-            this.edge.roundTrip(clock.now() - began);
+            answered = true;
+            const trip = tripOf(`/api/v1/events/${this.slug}`);
+            if (trip > 0) this.edge.roundTrip(trip);
             const { phase } = this.info;
             if (phase === "doors" || phase === "live") {
                 if (this.facts.state !== "playing" || this.facts.rung !== "push") this.feed.open();
@@ -123,7 +129,7 @@ export class Room {
         }
         const ms = nextLook(this.info, Date.now());
         if (ms !== null) this.forgetRefresh = clock.after(ms * (1 + Math.random() / 5), () => void this.refresh());
-        return this.info;
+        return answered ? this.info : null;
     }
 
     private changed(facts: Facts): void {
@@ -157,6 +163,13 @@ export class Room {
         this.scene = scene;
         if (turned && scene.phase !== this.info?.phase) void this.refresh();
     }
+}
+
+/** How long the last request for a path was on its way and at the server, in milliseconds; 0 if that is not known. */
+function tripOf(path: string): number {
+    const entries = performance.getEntriesByName(location.origin + path, "resource") as PerformanceResourceTiming[];
+    const last = entries[entries.length - 1];
+    return last ? last.responseStart - last.requestStart : 0;
 }
 
 /** In how many milliseconds to look at the event again, null for never. */

@@ -29,7 +29,7 @@ class FakeRung implements Rung {
 let clock: FakeClock;
 let made: FakeRung[];
 let facts: Facts;
-let open: boolean;
+let open: boolean | Error;
 let online: boolean;
 let player: Player;
 const last = () => made[made.length - 1] as FakeRung;
@@ -47,7 +47,7 @@ beforeEach(() => {
         rungs: (["whep", "push", "hls"] as const).map((name) => ({ name, make: make(name) })),
         clock,
         random: () => 1,
-        open: () => Promise.resolve(open),
+        open: () => (open instanceof Error ? Promise.reject(open) : Promise.resolve(open)),
         online: () => online,
         changed: (f) => (facts = f),
     });
@@ -63,11 +63,13 @@ describe("Player", () => {
         expect(player.frameHeard()).toBe(100);
     });
 
-    it("goes down the ladder at once when a rung fails, or gives no sound in its time", () => {
+    it("goes down the ladder at once when a rung fails, or gives no sound in its time", async () => {
         player.listen();
         last().port.failed({ why: "refused" });
+        await settle();
         expect(facts).toMatchObject({ state: "connecting", rung: "push", trouble: "refused" });
         clock.advance(5000);
+        await settle();
         expect(facts).toMatchObject({ state: "connecting", rung: "hls", trouble: "no_sound" });
         expect(made.map((rung) => rung.stopped)).toEqual([true, true, false]);
         last().sound();
@@ -78,7 +80,10 @@ describe("Player", () => {
         player.listen();
         const waits: number[] = [];
         for (let round = 0; round < 3; round++) {
-            for (let i = 0; i < 3; i++) last().port.failed({ why: "connection" });
+            for (let i = 0; i < 3; i++) {
+                last().port.failed({ why: "connection" });
+                await settle();
+            }
             expect(facts.state).toBe("waiting");
             waits.push(facts.retryIn);
             clock.advance(facts.retryIn);
@@ -97,7 +102,33 @@ describe("Player", () => {
         await settle();
         expect(names()).toEqual(["whep", "whep"]);
         last().port.failed({ why: "connection" });
+        await settle();
         expect(names()).toEqual(["whep", "whep", "push"]);
+    });
+
+    it("does not go down the ladder while the server can't be reached", async () => {
+        player.listen();
+        last().sound();
+        open = new Error("unreachable");
+        for (let i = 0; i < 4; i++) {
+            last().port.failed({ why: "connection" });
+            await settle();
+            expect(facts.state).toBe("waiting");
+            clock.advance(facts.retryIn);
+            await settle();
+        }
+        open = true;
+        last().sound();
+        expect(facts).toMatchObject({ state: "playing", rung: "whep" });
+        expect(new Set(names())).toEqual(new Set(["whep"]));
+    });
+
+    it("ends instead of going down when the event is over", async () => {
+        player.listen();
+        open = false;
+        last().port.failed({ why: "no_sound" });
+        await settle();
+        expect(facts.state).toBe("ended");
     });
 
     it("notices that the frame heard stands still", async () => {
@@ -115,17 +146,19 @@ describe("Player", () => {
         expect(facts).toMatchObject({ state: "connecting", rung: "whep" });
     });
 
-    it("comes back when the server said it would be there, spread by chance", async () => {
+    it("comes back by the first rung when the server said it would be there, spread by chance", async () => {
         player.listen();
+        last().port.failed({ why: "refused" });
+        await settle();
         last().sound();
         last().port.failed({ why: "restart", backIn: 4 });
         expect(facts).toMatchObject({ state: "waiting", trouble: "restart", retryIn: 5000 });
         clock.advance(4999);
         await settle();
-        expect(made).toHaveLength(1);
+        expect(made).toHaveLength(2);
         clock.advance(1);
         await settle();
-        expect(names()).toEqual(["whep", "whep"]);
+        expect(names()).toEqual(["whep", "push", "whep"]);
     });
 
     it("ends when the event is over, whether a rung or the server says so", async () => {

@@ -17,7 +17,7 @@ export interface PlayerOptions {
     rungs: { name: RungName; make: MakeRung }[];
     clock: Clock;
     random?: () => number;
-    /** Is the event still open? Asked before each new round, because a refusal may mean its end. */
+    /** Is the event still open? Rejects if the server can't be asked. A failure may mean its end, or the server's. */
     open: () => Promise<boolean>;
     online: () => boolean;
     changed: (facts: Facts) => void;
@@ -31,14 +31,16 @@ const standstill: Record<RungName, number> = { whep: 4000, push: 5000, hls: 10_0
 const goodAfter = 20_000;
 
 /**
- * Keeps sound coming. It tries the rungs in order; one that fails before its first sound is passed over at once, one that
- * fails after it gets another chance first; when all have failed it waits, ever longer and by chance, and starts over.
+ * Keeps sound coming. It tries the rungs in order; one that fails before its first sound is passed over, one that fails
+ * after it gets another chance first; when all have failed it waits, ever longer and by chance, and starts over. While the
+ * server can't be reached at all it stays where it is: no other rung would do better, and it would be left on a slower one.
  */
 export class Player {
     private state: PlayerState = "idle";
     private trouble: Trouble | null = null;
     private index = 0;
     private failures = 0;
+    private attempt = 0; // counts the questions to the server, so that an answer to an old one is known
     private current: Rung | null = null;
     private retryIn = 0;
     private stopTimers: () => void = () => undefined;
@@ -157,6 +159,7 @@ export class Player {
         this.trouble = this.options.online() ? failure.why : "offline";
         const { random } = this;
         if (failure.backIn !== undefined) {
+            this.index = 0;
             this.wait(failure.backIn * 1000 * (1 + random() / 4));
         } else if (heard) {
             this.wait(backoff(this.failures++, random));
@@ -165,11 +168,25 @@ export class Player {
             this.trouble !== "offline" &&
             failure.why !== "closed"
         ) {
-            this.index++;
-            this.begin();
+            void this.descend();
         } else {
             this.index = 0;
             this.wait(backoff(++this.failures, random));
+        }
+    }
+
+    private async descend(): Promise<void> {
+        this.become("connecting");
+        const attempt = ++this.attempt;
+        const open = await this.options.open().catch(() => null);
+        if (this.state !== "connecting" || attempt !== this.attempt) return;
+        if (open === null) {
+            this.wait(backoff(++this.failures, this.random));
+        } else if (open) {
+            this.index++;
+            this.begin();
+        } else {
+            this.end();
         }
     }
 
@@ -180,8 +197,9 @@ export class Player {
     }
 
     private async round(): Promise<void> {
-        const still = await this.options.open().catch(() => true); // a server that cannot be asked has not said no
-        if (this.state !== "waiting") return;
+        const attempt = ++this.attempt;
+        const still = await this.options.open().catch(() => true); // a server that can't be asked has not said no
+        if (this.state !== "waiting" || attempt !== this.attempt) return;
         if (still) this.begin();
         else this.end();
     }

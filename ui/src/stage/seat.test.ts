@@ -131,7 +131,7 @@ describe("Seat", () => {
         last().onstate("connected");
         stage = answer as () => Promise<StageState>;
         last().onstate("closed");
-        await settle();
+        await clock.run(3200, 100);
         expect(facts.state).toBe(state);
         clock.advance(60_000);
         expect(links).toHaveLength(1);
@@ -149,6 +149,21 @@ describe("Seat", () => {
         clock.advance(500);
         await settle();
         expect(links).toHaveLength(2);
+    });
+
+    it("comes back when the stage was emptied by a restart, however the new stage looks", async () => {
+        last().onstate("connected");
+        stage = stageWith(null);
+        last().onstate("closed");
+        await clock.run(1000, 100);
+        expect(facts.state).toBe("back");
+        stage = () => Promise.reject(new Problem(0, "network", ""));
+        await clock.run(500, 100);
+        stage = stageWith(null);
+        await clock.run(500, 100);
+        expect(links).toHaveLength(2);
+        last().onstate("connected");
+        expect(facts.state).toBe("on");
     });
 
     it("says what the server said when it refused, and keeps off", async () => {

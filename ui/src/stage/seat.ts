@@ -120,8 +120,11 @@ export class Seat {
         }
     }
 
-    /** The server closed the connection. */
-    private async why(): Promise<void> {
+    /**
+     * The server closed the connection. Somebody who is then not on stage was removed, or the server is being restarted
+     * and has emptied it: it is asked again for a while, and only if it stays there all the time was it a removal.
+     */
+    private async why(looks = 6): Promise<void> {
         let stage: StageState;
         try {
             stage = await this.options.stage();
@@ -129,16 +132,21 @@ export class Seat {
             if (this.state !== "back") return;
             const code = error instanceof Problem ? error.code : "";
             if (code === "conflict" || code === "not_found") this.become("over");
-            else if (code === "forbidden" || code === "unauthorized") this.become("removed");
+            else if (code === "forbidden" || code === "unauthorized") this.gone(looks);
             else this.lost();
             return;
         }
         if (this.state !== "back") return;
         const me = stage.people.find((person) => person.id === stage.you);
         if (stage.phase === "ended" || stage.phase === "cancelled") this.become("over");
-        else if (!me) this.become("removed");
+        else if (!me) this.gone(looks);
         else if (me.connected) this.become("displaced");
         else this.lost();
+    }
+
+    private gone(looks: number): void {
+        if (looks === 0) this.become("removed");
+        else this.forget = this.options.clock.after(500, () => void this.why(looks - 1));
     }
 
     private refused(error: unknown): void {
