@@ -12,6 +12,11 @@ import (
 	"earshot/internal/event"
 )
 
+const (
+	listWait      = 300 * time.Millisecond // for recordings, in a list
+	replaySettles = time.Minute            // after the end, until a recording is surely stored whole
+)
+
 // eventJSON is an event as the API shows it.
 type eventJSON struct {
 	ID          string      `json:"id"`
@@ -48,7 +53,7 @@ type eventOut struct {
 
 type eventsOut struct {
 	Body struct {
-		Events []eventJSON `json:"events" doc:"Newest start first."`
+		Events []eventJSON `json:"events" nullable:"false" doc:"Newest start first."`
 	}
 }
 
@@ -148,9 +153,13 @@ func (s *web) listEvents(ctx context.Context, c call, _ *struct{}) (*eventsOut, 
 	})
 	out := &eventsOut{}
 	out.Body.Events = []eventJSON{}
+	// Reading recordings for the first time takes a second for ten hours of them. A list does not wait for that: what is not known
+	// in time is left out, and is known the next time, as the archive reads on.
+	quick, cancel := context.WithTimeout(ctx, listWait)
+	defer cancel()
 	for _, e := range all {
 		if e.Listed || c.operator {
-			out.Body.Events = append(out.Body.Events, s.showEvent(ctx, e))
+			out.Body.Events = append(out.Body.Events, s.showEvent(quick, e))
 		}
 	}
 	return out, nil
@@ -358,11 +367,33 @@ func (s *web) showEvent(ctx context.Context, e event.Event) eventJSON {
 		DoorsAt: e.DoorsAt().UTC(), Origin: at(e.Origin), LiveAt: at(e.LiveAt), EndedAt: at(e.EndedAt), Created: e.Created.UTC(),
 		Revision: e.Revision,
 	}
-	if replay, err := s.replay(ctx, e); err == nil {
-		out.Replay = &replayJSON{DurationS: replay.Duration.Seconds(), Segments: replay.Segments}
-	} else if code := event.CodeOf(err); code != event.CodeNotFound && code != event.CodeConflict && ctx.Err() == nil {
+	out.Replay = s.showReplay(ctx, e)
+	return out
+}
+
+// showReplay tells how long an event's recording is, nil if there is none. Once the recording is surely whole this is remembered:
+// the archive remembers few recordings, and a list would make it read all others again each time.
+func (s *web) showReplay(ctx context.Context, e event.Event) *replayJSON {
+	if e.Phase != event.Ended || !e.Recorded {
+		return nil
+	}
+	if known, ok := s.replays.Load(e.ID); ok {
+		return known.(*replayJSON)
+	}
+	replay, err := s.replay(ctx, e)
+	var out *replayJSON
+	switch code := event.CodeOf(err); {
+	case err == nil:
+		out = &replayJSON{DurationS: replay.Duration.Seconds(), Segments: replay.Segments}
+	case code != event.CodeNotFound:
 		// The event is shown without it: its page is of use also while the archive is not.
-		s.quiet.warn(slog.LevelWarn, "replay not readable", "event", e.Slug, "err", err)
+		if ctx.Err() == nil {
+			s.quiet.warn(slog.LevelWarn, "replay not readable", "event", e.Slug, "err", err)
+		}
+		return nil
+	}
+	if s.now().Sub(e.EndedAt) > replaySettles {
+		s.replays.Store(e.ID, out) // one small entry for each event that ended
 	}
 	return out
 }

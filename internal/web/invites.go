@@ -24,7 +24,7 @@ type inviteJSON struct {
 
 type invitesOut struct {
 	Body struct {
-		Invites []inviteJSON `json:"invites" doc:"Oldest first."`
+		Invites []inviteJSON `json:"invites" nullable:"false" doc:"Oldest first."`
 	}
 }
 

@@ -11,8 +11,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"earshot/internal/event"
 	"earshot/internal/observatory"
 	"earshot/internal/timeline"
@@ -38,10 +36,10 @@ func (s *web) routeMedia() {
 			s.share(path, http.MethodDelete, http.MethodPatch)
 		}
 	}
-	s.longAudio("live", Listeners.ServeLive)
-	s.longAudio("live.mp4", Listeners.ServeMP4)
-	s.longAudio("live.ogg", Listeners.ServeOgg)
-	s.longAudio("cues", Listeners.ServeCues)
+	s.longAudio("live", "", Listeners.ServeLive)
+	s.longAudio("live.mp4", segmentType, Listeners.ServeMP4)
+	s.longAudio("live.ogg", "audio/ogg", Listeners.ServeOgg)
+	s.longAudio("cues", "text/event-stream", Listeners.ServeCues)
 	s.handle("GET /e/{slug}/count", s.count)
 	s.share("/e/{slug}/count", http.MethodGet)
 	s.handleLong("GET /e/{slug}/replay.opus", s.replayOpus)
@@ -182,11 +180,18 @@ func (s *web) trickle(w http.ResponseWriter, r *http.Request) {
 // serveLong is one of the Listeners' methods.
 type serveLong func(Listeners, http.ResponseWriter, *http.Request, string, *timeline.Timeline, *observatory.Audience) error
 
-func (s *web) longAudio(name string, serve serveLong) {
+// longAudio adds an address whose response lasts. HEAD, which players try first, is answered here: an engine would write to it for as
+// long as the event lasts. A WebSocket (kind "") has no HEAD; its engine refuses what is no handshake.
+func (s *web) longAudio(name, kind string, serve serveLong) {
 	path := "/e/{slug}/" + name
 	s.handleLong("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 		slug := r.PathValue("slug")
 		room, err := s.room(r.Context(), slug)
+		if err == nil && r.Method == http.MethodHead && kind != "" {
+			w.Header().Set("Content-Type", kind)
+			w.Header().Set("Cache-Control", "no-store")
+			return
+		}
 		if err == nil {
 			err = serve(s.cfg.Listeners, w, r, slug, room.Timeline, room.Audience)
 		}
@@ -297,67 +302,4 @@ func (p *patient) Write(b []byte) (int, error) {
 		p.err = err
 	}
 	return n, err
-}
-
-func pathParam(name, about string) *huma.Param {
-	return &huma.Param{Name: name, In: "path", Required: true, Description: about, Schema: &huma.Schema{Type: huma.TypeString}}
-}
-
-func streamed(kind, about string) *huma.Response {
-	return &huma.Response{Description: about, Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString}}}}
-}
-
-// document adds the addresses of the audio to the API's document: they are not huma's, but belong to what a program can ask.
-func (a api) document() {
-	sdp := func(about string) map[string]*huma.Response {
-		return map[string]*huma.Response{"201": streamed(sdpType, about)}
-	}
-	ok := func(kind, about string) map[string]*huma.Response {
-		return map[string]*huma.Response{"200": streamed(kind, about)}
-	}
-	gone := map[string]*huma.Response{"204": {Description: "Done."}}
-	const session = "A WebRTC session, by the Location of its answer."
-	for _, d := range []struct {
-		id, method, path, tag, summary string
-		need                           need
-		body                           string
-		answers                        map[string]*huma.Response
-	}{
-		{"speak", "POST", "/stage", tagVoices, "Speak and hear the others", part, sdpType, sdp("The answer, sendrecv.")},
-		{"whip", "POST", "/whip", tagVoices, "Speak, for WHIP programs", part, sdpType, sdp("The answer, recvonly.")},
-		{"whep", "POST", "/whep", tagListen, "Listen over WebRTC; ?monitor=1: hear the others, for those on stage", anyone, sdpType, sdp("The answer, sendonly.")},
-		{"end-stage-session", "DELETE", "/stage/{id}", tagVoices, session, anyone, "", gone},
-		{"end-whip-session", "DELETE", "/whip/{id}", tagVoices, session, anyone, "", gone},
-		{"end-whep-session", "DELETE", "/whep/{id}", tagListen, session, anyone, "", gone},
-		{"live", "GET", "/live", tagListen, "WebSocket push of fMP4 parts and cues", anyone, "", map[string]*huma.Response{"101": {Description: "RFC 6455."}}},
-		{"live-mp4", "GET", "/live.mp4", tagListen, "One long fragmented MP4", anyone, "", ok("audio/mp4", "The programme.")},
-		{"live-ogg", "GET", "/live.ogg", tagListen, "One long Ogg Opus stream", anyone, "", ok("audio/ogg", "The programme.")},
-		{"hls", "GET", "/hls/index.m3u8", tagListen, "LL-HLS; the replay after the end", anyone, "", ok(playlistType, "The multivariant playlist.")},
-		{"cues", "GET", "/cues", tagListen, "The cues as an event stream", anyone, "", ok("text/event-stream", "The stream.")},
-		{"count", "GET", "/count", tagListen, "The audience in figures", anyone, "", map[string]*huma.Response{"200": {
-			Description: "The figures.", Content: map[string]*huma.MediaType{"application/json": {Schema: countSchema()}},
-		}}},
-		{"replay", "GET", "/replay.opus", tagListen, "The recording as a file", anyone, "", ok("audio/ogg", "The whole, from the doors' opening.")},
-	} {
-		o := a.describe(operation{id: d.id, method: d.method, path: "/e/{slug}" + d.path, tag: d.tag, summary: d.summary, need: d.need})
-		o.Parameters = []*huma.Param{pathParam("slug", "The event's address.")}
-		if d.method == http.MethodDelete {
-			o.Parameters = append(o.Parameters, pathParam("id", "The session's ID."))
-		}
-		if d.body != "" {
-			o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{d.body: {Schema: &huma.Schema{Type: huma.TypeString}}}}
-		}
-		for status, response := range d.answers {
-			o.Responses[status] = response
-		}
-		a.huma.OpenAPI().AddOperation(&o)
-	}
-}
-
-func countSchema() *huma.Schema {
-	figure := func(about string) *huma.Schema { return &huma.Schema{Type: huma.TypeInteger, Description: about} }
-	return &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{
-		"now": figure("Listening now."), "peak": figure("The most at any moment."), "tuned_in": figure("All since the doors opened."),
-		"definition": {Type: huma.TypeString, Description: "What is counted, in words."},
-	}}
 }

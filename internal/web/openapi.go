@@ -31,6 +31,8 @@ const (
 	tagStage   = "Stage"
 	tagVoices  = "Voices"
 	tagListen  = "Listening"
+
+	tagOperation = "Operation"
 )
 
 // api holds what the routes of /api/v1 are made with.
@@ -67,6 +69,7 @@ func (s *web) routeAPI() error {
 				{Name: tagStage, Description: "Who speaks, and who would like to."},
 				{Name: tagVoices, Description: "WebRTC, towards the stage (WHIP, RFC 9725)."},
 				{Name: tagListen, Description: "The programme, live and after."},
+				{Name: tagOperation, Description: "For the operator's tools."},
 			},
 		},
 		// "json" stands for every type that ends in +json, problems among them.

@@ -53,17 +53,16 @@ func (p *pages) load(ui fs.FS) error {
 		}
 		*to = string(b)
 	}
-	for _, name := range []string{"favicon.ico", "favicon.svg"} {
-		b, err := fs.ReadFile(ui, name)
-		if err == nil {
-			p.icon = newBody(kindOf(name), b, nil, nil)
-			break
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
+	if err := p.loadAssets(ui); err != nil {
+		return err
+	}
+	// For those who ask for /favicon.ico without having read a page: what the pages name.
+	for name, b := range p.assets {
+		if strings.HasPrefix(name, "icon") && strings.HasSuffix(name, ".svg") {
+			p.icon = b
 		}
 	}
-	return p.loadAssets(ui)
+	return nil
 }
 
 // loadAssets reads assets/ and, beside each file, what the build compressed already.

@@ -157,7 +157,7 @@ func (s *web) told(ctx context.Context, route string, p *problem) *problem {
 		reason = string(p.Code)
 	}
 	s.counters.refused(reason)
-	if ctx.Err() != nil {
+	if errors.Is(ctx.Err(), context.Canceled) {
 		return p // whoever asked has gone; their going is no news
 	}
 	switch {

@@ -3,6 +3,7 @@ package web
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +62,10 @@ func (s *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	// A deadline stays with a kept connection, so each request sets its own, also if that is none.
 	deadline := time.Time{}
 	if !s.long[pattern] {
-		deadline = time.Now().Add(writeWait)
+		deadline = time.Now().Add(shortTime + writeWait)
+		ctx, cancel := context.WithTimeout(r.Context(), shortTime)
+		defer cancel()
+		r = r.WithContext(ctx)
 	}
 	_ = http.NewResponseController(rw).SetWriteDeadline(deadline) // a writer without deadlines is a test's
 	if err := s.crossOrigin(r); err != nil {

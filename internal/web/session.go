@@ -20,7 +20,7 @@ const (
 
 type sessionJSON struct {
 	Operator bool        `json:"operator" doc:"Whether this session may do everything."`
-	Grants   []grantJSON `json:"grants" doc:"The parts in events."`
+	Grants   []grantJSON `json:"grants" nullable:"false" doc:"The parts in events."`
 }
 
 type grantJSON struct {

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,7 @@ const (
 	maxBody     = 64 << 10         // bytes of a request's body
 	bodyWait    = 15 * time.Second // for the body of a request to arrive
 	writeWait   = 30 * time.Second // for one short response, or one piece of a long one, to be taken
+	shortTime   = 20 * time.Second // for a request whose response is short, from its header on
 	lingerTime  = 2 * time.Second  // of reading on after a body was refused for its size
 	lingerBytes = 16 << 20
 	headerWait  = 10 * time.Second // for a request's header to arrive
@@ -158,7 +160,8 @@ type web struct {
 	salt     [16]byte        // of the keys by which HLS players are told apart
 	counters counters
 	quiet    *limitedLog
-	lists    shelf // playlists as they were last asked for
+	lists    shelf    // playlists as they were last asked for
+	replays  sync.Map // by event ID, *replayJSON: what is known of recordings that won't change
 }
 
 // New makes the handler. It fails if the configuration or the UI is incomplete.

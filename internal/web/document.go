@@ -1,0 +1,79 @@
+package web
+
+import (
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+func pathParam(name, about string) *huma.Param {
+	return &huma.Param{Name: name, In: "path", Required: true, Description: about, Schema: &huma.Schema{Type: huma.TypeString}}
+}
+
+func streamed(kind, about string) *huma.Response {
+	return &huma.Response{Description: about, Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString}}}}
+}
+
+// document adds the addresses of the audio to the API's document: they are not huma's, but belong to what a program can ask.
+func (a api) document() {
+	sdp := func(about string) map[string]*huma.Response {
+		return map[string]*huma.Response{"201": streamed(sdpType, about)}
+	}
+	ok := func(kind, about string) map[string]*huma.Response {
+		return map[string]*huma.Response{"200": streamed(kind, about)}
+	}
+	gone := map[string]*huma.Response{"204": {Description: "Done."}}
+	const session = "A WebRTC session, by the Location of its answer."
+	for _, d := range []struct {
+		id, method, path, tag, summary string
+		need                           need
+		body                           string
+		answers                        map[string]*huma.Response
+	}{
+		{"speak", "POST", "/stage", tagVoices, "Speak and hear the others", part, sdpType, sdp("The answer, sendrecv.")},
+		{"whip", "POST", "/whip", tagVoices, "Speak, for WHIP programs", part, sdpType, sdp("The answer, recvonly.")},
+		{"whep", "POST", "/whep", tagListen, "Listen over WebRTC; ?monitor=1: hear the others, for those on stage", anyone, sdpType, sdp("The answer, sendonly.")},
+		{"end-stage-session", "DELETE", "/stage/{id}", tagVoices, session, anyone, "", gone},
+		{"end-whip-session", "DELETE", "/whip/{id}", tagVoices, session, anyone, "", gone},
+		{"end-whep-session", "DELETE", "/whep/{id}", tagListen, session, anyone, "", gone},
+		{"live", "GET", "/live", tagListen, "WebSocket push of fMP4 parts and cues", anyone, "", map[string]*huma.Response{"101": {Description: "RFC 6455."}}},
+		{"live-mp4", "GET", "/live.mp4", tagListen, "One long fragmented MP4", anyone, "", ok("audio/mp4", "The programme.")},
+		{"live-ogg", "GET", "/live.ogg", tagListen, "One long Ogg Opus stream", anyone, "", ok("audio/ogg", "The programme.")},
+		{"hls", "GET", "/hls/index.m3u8", tagListen, "LL-HLS; the replay after the end", anyone, "", ok(playlistType, "The multivariant playlist.")},
+		{"cues", "GET", "/cues", tagListen, "The cues as an event stream", anyone, "", ok("text/event-stream", "The stream.")},
+		{"count", "GET", "/count", tagListen, "The audience in figures", anyone, "", map[string]*huma.Response{"200": {
+			Description: "The figures.", Content: map[string]*huma.MediaType{"application/json": {Schema: countSchema()}},
+		}}},
+		{"replay", "GET", "/replay.opus", tagListen, "The recording as a file", anyone, "", ok("audio/ogg", "The whole, from the doors' opening.")},
+	} {
+		o := a.describe(operation{id: d.id, method: d.method, path: "/e/{slug}" + d.path, tag: d.tag, summary: d.summary, need: d.need})
+		o.Parameters = []*huma.Param{pathParam("slug", "The event's address.")}
+		if d.method == http.MethodDelete {
+			o.Parameters = append(o.Parameters, pathParam("id", "The session's ID."))
+		}
+		if d.body != "" {
+			o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{d.body: {Schema: &huma.Schema{Type: huma.TypeString}}}}
+		}
+		for status, response := range d.answers {
+			o.Responses[status] = response
+		}
+		a.huma.OpenAPI().AddOperation(&o)
+	}
+	for _, d := range []struct{ id, path, summary string }{
+		{"healthz", "/healthz", "Whether the process lives"},
+		{"readyz", "/readyz", "Whether it takes listeners; 503 if not"},
+		{"metrics", "/metrics", "Figures, in the Prometheus text format"},
+	} {
+		o := a.describe(operation{id: d.id, method: http.MethodGet, path: d.path, tag: tagOperation, summary: d.summary})
+		o.Responses["200"] = streamed("text/plain", "One line, or the figures.")
+		a.huma.OpenAPI().AddOperation(&o)
+	}
+}
+
+func countSchema() *huma.Schema {
+	figure := func(about string) *huma.Schema { return &huma.Schema{Type: huma.TypeInteger, Description: about} }
+	return &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{
+		"now": figure("Listening now."), "peak": figure("The most at any moment."), "tuned_in": figure("All since the doors opened."),
+		"definition": {Type: huma.TypeString, Description: "What is counted, in words."},
+	}}
+}
