@@ -9,6 +9,11 @@
 // holds what was decoded and takes up, by resampling and splicing, what the two clocks disagree on. The mix of all goes through a
 // limiter and an encoder and is the programme; the mix without one's own voice, the same way, is what one hears.
 //
+// Each hearing voice has an encoder of its own, also while it is silent and hears what all the silent hear. To give these one packet
+// was tried: when a voice speaks up, its listener's decoder has to go over to another encoder's packets. From an encoder that heard
+// the same for a second the change is 28 dB below the signal or better, but such an encoder has to be run all the time, which saves
+// nothing; a fresh one makes the first 80 ms up to 10 dB louder. All encoders together cost less than half of what a stage may.
+//
 // One goroutine owns a Desk and its voices: nothing here locks, starts a goroutine or reads a clock, and a frame allocates nothing.
 package mix
 
@@ -72,7 +77,7 @@ func (d *Desk) Add(o VoiceOptions) (*Voice, error) {
 	if err != nil {
 		return nil, fmt.Errorf("add voice: %w", err)
 	}
-	v := &Voice{desk: d, dec: dec, hears: o.Hears, level: newLeveller()}
+	v := &Voice{dec: dec, hears: o.Hears, level: newLeveller()}
 	enc, err := newQuickEncoder(d.config.MinusBitrate, d.config.Complexity)
 	if err != nil {
 		return nil, fmt.Errorf("add voice: %w", err)

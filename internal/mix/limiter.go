@@ -7,13 +7,14 @@ const Ceiling = -1.0
 
 const (
 	// The limiter aims a little lower: its own gain moves between samples, and four points a sample miss a peak by up to 0.2 dB.
-	limitTo   = -1.25
+	limitTo   = -1.3
 	over      = 4                 // oversampling
-	overTaps  = 16                // per phase
+	overTaps  = 24                // per phase: flat to 20 kHz, which is all that Opus decodes to
 	overDelay = overTaps / 2      // samples by which the oversampled signal is behind
 	lookAhead = 120               // 2.5 ms: the gain is down when the peak comes
+	hold      = lookAhead + 4     // samples over which the least gain is looked for: some to spare, for a peak between two
 	release   = 1.0 / (Rate / 12) // share of the way back to 1 that a sample makes: 80 ms
-	limDelay  = lookAhead + overDelay
+	limDelay  = lookAhead + 1 + overDelay
 )
 
 // overFIR interpolates at 1/4, 2/4 and 3/4 between two samples; the samples themselves are the fourth phase. overGain is the most
@@ -40,25 +41,29 @@ func makeOver() (fir [over - 1][overTaps]float32, gain float32) {
 
 // limiter keeps true peaks below the ceiling. For every sample it knows the gain that the peak at it allows; the least of these
 // over the look-ahead, averaged over the look-ahead, has come all the way down when the peak does and makes no corner. Its delay is
-// 2.7 ms. Where nothing comes near the ceiling it costs a comparison a sample.
+// 2.8 ms. Where nothing comes near the ceiling it costs a comparison a sample.
 type limiter struct {
 	delay [limDelay + overTaps + Frame]float32 // the past, then the frame
 
-	allow [lookAhead]float32 // gains allowed, a ring
+	allow [hold]float32      // gains allowed, a ring
 	held  [lookAhead]float32 // least of them, with the release; a ring
-	at    int
-	low   float32 // least of allow
-	lowAt int     // how many samples ago it was
-	now   float32 // last of held
-	sum   float64 // of held
-	idle  bool    // all gains are 1
+	at    int                // in allow
+	sumAt int                // in held
+	low   float32            // least of allow
+	lowAt int                // how many samples ago it was
+	now   float32            // last of held
+	sum   float64            // of held
+	idle  bool               // all gains are 1
 }
 
 func (l *limiter) init() {
-	for i := range lookAhead {
-		l.allow[i], l.held[i] = 1, 1
+	for i := range l.allow {
+		l.allow[i] = 1
 	}
-	l.low, l.now, l.sum, l.idle = 1, 1, lookAhead, true
+	for i := range l.held {
+		l.held[i] = 1
+	}
+	l.low, l.lowAt, l.now, l.sum, l.idle = 1, 0, 1, lookAhead, true
 }
 
 var limitAt = float32(math.Pow(10, limitTo/20))
@@ -100,18 +105,19 @@ func (l *limiter) gain(allowed float32) float32 {
 	switch {
 	case allowed <= l.low:
 		l.low, l.lowAt = allowed, 0
-	case l.lowAt >= lookAhead: // the least has left the ring
+	case l.lowAt >= hold: // the least has left the ring
 		l.low = 1
-		for k := range lookAhead {
-			if g := l.allow[(l.at+1+k)%lookAhead]; g <= l.low {
-				l.low, l.lowAt = g, lookAhead-1-k
+		for k := range hold {
+			if g := l.allow[(l.at+1+k)%hold]; g <= l.low {
+				l.low, l.lowAt = g, hold-1-k
 			}
 		}
 	}
+	l.at = (l.at + 1) % hold
 	l.now = min(l.low, l.now+(1-l.now)*release)
-	l.sum += float64(l.now) - float64(l.held[l.at])
-	l.held[l.at] = l.now
-	l.at = (l.at + 1) % lookAhead
+	l.sum += float64(l.now) - float64(l.held[l.sumAt])
+	l.held[l.sumAt] = l.now
+	l.sumAt = (l.sumAt + 1) % lookAhead
 	return float32(l.sum / lookAhead)
 }
 

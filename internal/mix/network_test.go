@@ -24,7 +24,7 @@ func (n *network) send(p mix.Packet) {
 		return
 	}
 	p.Arrived += n.base + time.Duration(n.rnd.Float64()*float64(n.jitter))
-	i, _ := slices.BinarySearchFunc(n.flying, p, func(a, b mix.Packet) int { return int(a.Arrived - b.Arrived) })
+	i, _ := slices.BinarySearchFunc(n.flying, p, func(a, b mix.Packet) int { return int(a.Arrived-b.Arrived) | 1 }) // after its equals
 	n.flying = slices.Insert(n.flying, i, p)
 }
 

@@ -47,7 +47,6 @@ const (
 
 // Voice is one person's sound on its way into the mix. All methods belong to the goroutine that owns the Desk.
 type Voice struct {
-	desk  *Desk
 	muted bool
 	hears bool
 	left  bool // removed; it fades out in the next Mix
@@ -59,6 +58,7 @@ type Voice struct {
 	line  line
 
 	playing  bool
+	ending   bool  // another source took over: fade out, then start anew
 	play     int64 // the timestamp that the next sample decoded stands for
 	gap      bool  // packets before queue.next were lost
 	dry      int64 // samples made up since the queue ran dry, not accounted for in play
@@ -107,7 +107,7 @@ func (v *Voice) Push(p Packet) {
 	case placeFirst:
 		v.queue.reset(seq)
 		v.late.reset()
-		v.stop()
+		v.ending = v.playing
 	default:
 		if v.queue.seen(seq) {
 			v.stats.Duplicate++
@@ -122,40 +122,45 @@ func (v *Voice) Push(p Packet) {
 	}
 	q := &v.queue
 	switch {
-	case !v.playing && seq < q.next && q.next-seq < slots/2 && v.fresh():
+	case !v.playing && seq < q.next && q.newest-seq < slots && v.fresh():
 		q.next = seq // reordered before the start
 	case seq < q.next:
 		v.stats.Late++
 		return
 	}
-	for seq-q.next >= slots { // no place for it: what is oldest makes room
-		v.dropOldest(seq - slots + 1)
+	if seq-q.next >= slots { // no place for it: what is oldest makes room
+		v.skip(seq - slots + 1)
 	}
 	v.stats.Received++
 	v.deliveries++
 	q.put(seq, ts, info, p.Payload)
 	for q.queued > maxQueued {
-		v.dropOldest(seq)
+		v.skip(q.first().seq + 1)
 	}
 }
 
 // fresh reports whether nothing of the stream was played yet.
 func (v *Voice) fresh() bool { return v.queue.slot(v.queue.next-1).state != slotDone }
 
-// dropOldest gives up the oldest packet held, or, where none is held before limit, all numbers before it.
-func (v *Voice) dropOldest(limit int64) {
+// skip goes on with the number next, and drops what is held before it.
+func (v *Voice) skip(next int64) {
 	q := &v.queue
-	if e := q.first(); e != nil && e.seq < limit {
-		v.stats.Lost += uint64(max(e.seq-q.next, 0))
+	missing := next - q.next
+	for e := q.first(); e != nil && e.seq < next; e = q.first() {
 		q.done(e)
 		v.stats.Dropped++
-	} else {
-		v.stats.Lost += uint64(limit - q.next)
-		q.next = limit
+		missing--
 	}
-	if e := q.first(); e != nil && v.playing {
-		v.play = e.ts - max(min(e.ts-v.play, 0), 0)
+	q.next = next
+	v.lost(missing)
+	if e := q.first(); e != nil {
+		v.play = e.ts
 	}
+}
+
+func (v *Voice) lost(packets int64) {
+	v.stats.Lost += uint64(packets)
+	v.losses += float64(packets)
 }
 
 // SetMuted says whether the voice is kept out of the mix. A muted voice is decoded and thrown away, so that its buffer stays in step.
@@ -240,12 +245,14 @@ func (v *Voice) pull(now int64) {
 		v.fade = 0
 		return
 	}
-	v.adjust(now)
+	if !v.ending {
+		v.adjust(now)
+	}
 	v.fill(v.line.need(Frame))
 	v.slipped += v.line.take(v.out[:])
 	v.level.frame(v.out[:])
 	v.shape()
-	if v.dry >= dryStop && !v.dtx || v.dry >= dtxStop {
+	if v.ending || v.dry >= dryStop && !v.dtx || v.dry >= dtxStop {
 		v.stop()
 	}
 }
@@ -284,7 +291,7 @@ func (v *Voice) begin(now int64) bool {
 }
 
 func (v *Voice) stop() {
-	v.playing, v.dry, v.gap, v.dtx = false, 0, false, false
+	v.playing, v.ending, v.dry, v.gap, v.dtx = false, false, 0, false, false
 	v.fade = 0
 	v.line.reset()
 }
@@ -303,7 +310,7 @@ func (v *Voice) adjust(now int64) {
 		for v.queue.held > 1 && excess > 0 {
 			e := v.queue.first()
 			excess -= int64(e.info.samples)
-			v.dropOldest(e.seq + 1)
+			v.skip(e.seq + 1)
 		}
 	case excess > cutAbove && v.dry == 0:
 		every, likeness := cutEvery, float32(0.8)
@@ -334,6 +341,10 @@ func (v *Voice) fill(n int64) {
 // more adds to the line: the next packet, or what stands in for it.
 func (v *Voice) more() {
 	q := &v.queue
+	if v.ending {
+		v.runDry()
+		return
+	}
 	for {
 		e := q.at(q.next)
 		if e == nil {
@@ -341,9 +352,7 @@ func (v *Voice) more() {
 				v.runDry()
 				return
 			}
-			lost := uint64(e.seq - q.next)
-			v.stats.Lost += lost
-			v.losses += float64(lost)
+			v.lost(e.seq - q.next)
 			q.next, v.gap = e.seq, true
 		}
 		if e.info.samples == 0 {
@@ -445,7 +454,7 @@ func clean(pcm []float32) {
 // shape fades the voice in or out and measures it.
 func (v *Voice) shape() {
 	goal := float32(1)
-	if v.muted || v.left || v.dry > dryFade && !v.dtx {
+	if v.muted || v.left || v.ending || v.dry > dryFade && !v.dtx {
 		goal = 0
 	}
 	if v.fade == goal {

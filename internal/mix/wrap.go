@@ -8,13 +8,19 @@ func seqDiff(a, b uint16) int64 { return int64(int16(a - b)) }
 // tsDiff is how far a lies after b, in samples.
 func tsDiff(a, b uint32) int64 { return int64(int32(a - b)) }
 
-// maxMisorder is how many packets a number may lie before or after the newest and still belong to the same stream. It is what
-// RFC 3550 (A.1) suggests, in both directions: at 20 ms a sender may be gone for a minute.
-const maxMisorder = 3000
+// How far a number may lie after or before the newest and still belong to the same stream (RFC 3550, A.1, which has 3000 and 100). At
+// 20 ms a sender may be gone for a minute, and five seconds late.
+const (
+	maxDropout  = 3000
+	maxMisorder = 256
+)
 
 // maxClockError is by how much a timestamp may disagree with the clock on the wall before it is taken for a restarted clock, in
 // samples: two seconds.
 const maxClockError = 2 * Rate
+
+// maxBehind is how far the timestamp of an older packet may lie behind: maxMisorder packets of 120 ms.
+const maxBehind = maxMisorder * maxSamples
 
 // place says where a packet stands among those that came before.
 type place int
@@ -53,8 +59,12 @@ func (u *unwrapper) take(seq uint16, ts uint32, arrived, samples int64) (seq64, 
 		return u.seq64, u.ts64, placeFirst
 	}
 	ds, dt := seqDiff(seq, u.seq), tsDiff(ts, u.ts)
+	older := ds <= 0 && ds >= -maxMisorder && dt <= 0 && dt >= -maxBehind && (ds != 0 || dt == 0)
 	switch {
-	case ds > maxMisorder || ds < -maxMisorder:
+	case older:
+		u.strange = false
+		return u.seq64 + ds, u.ts64 + dt, placeOld
+	case ds <= 0 || ds > maxDropout:
 		// One number out of the blue is noise; two in a row are another source (RFC 3550, A.1).
 		if !u.strange || seqDiff(seq, u.oddSeq) != 1 {
 			u.strange, u.oddSeq = true, seq
@@ -66,12 +76,6 @@ func (u *unwrapper) take(seq uint16, ts uint32, arrived, samples int64) (seq64, 
 		u.ts64 += u.samples + max(arrived-u.arrived, 0)
 		u.set(seq, ts, arrived, samples)
 		return u.seq64, u.ts64, placeFirst
-	case ds <= 0:
-		u.strange = false
-		if dt > 0 || dt < -maxClockError-Rate*60 || (ds == 0 && dt != 0) {
-			return 0, 0, placeStrange // of before a restart of the clock, or nonsense
-		}
-		return u.seq64 + ds, u.ts64 + dt, placeOld
 	}
 	u.strange = false
 	passed := max(arrived-u.arrived, 0)
