@@ -385,13 +385,13 @@ const minFrame = 120
 func (v *Voice) bridge(e *slot, hole int64) {
 	n := min(hole, Frame)
 	frame := int64(e.info.frame)
-	fec := v.gap && e.info.fec && hole <= max(frame, Frame)
+	fec := v.gap && e.info.fec && hole < max(frame, Frame)+minFrame
 	if fec {
 		n = hole
 	} else if v.gap && e.info.fec && hole-n < frame {
 		n = hole - frame // leave what the copy restores
 	}
-	n -= n % minFrame
+	n = max(n-n%minFrame, minFrame) // less than the shortest frame is never left to be made up
 	pcm := v.line.room(int(n))
 	v.play += n
 	switch {
