@@ -25,6 +25,8 @@ export interface Options {
     viewport?: { width: number; height: number };
     locale?: string;
     colorScheme?: "light" | "dark";
+    /** The microphone as it is. Without, Chromium's noise suppression takes a steady tone for noise. */
+    rawMicrophone?: boolean;
 }
 
 /** Records what pages complain of: console errors, uncaught exceptions, blocked by policy, requests to elsewhere. */
@@ -47,6 +49,7 @@ export class Visitor {
         });
         const v = new Visitor(context);
         await context.addInitScript(hear);
+        if (options.rawMicrophone) await context.addInitScript(raw);
         return v;
     }
 
@@ -86,6 +89,15 @@ function hear(): void {
     HTMLMediaElement.prototype.play = function (this: HTMLMediaElement) {
         if (!w.__elements.includes(this)) w.__elements.push(this);
         return play.call(this);
+    };
+}
+
+function raw(): void {
+    const ask = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+    if (!ask) return;
+    navigator.mediaDevices.getUserMedia = (c) => {
+        const audio = typeof c?.audio === "object" ? c.audio : {};
+        return ask({ audio: { ...audio, echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
     };
 }
 

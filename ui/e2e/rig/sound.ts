@@ -79,25 +79,38 @@ export function envelope(pcm: Float32Array, ms = 20): Float32Array {
     });
 }
 
-/** The best normalised correlation of `heard` with any stretch of `said`, both as envelopes; `said` repeats. */
+/**
+ * How much `heard` is like `said`, both as envelopes of 20 ms, `said` repeating: cut into stretches of 1.5 s, each stretch laid
+ * where it fits best, and of these correlations the median. A player that stretched time between two stretches changes nothing.
+ */
 export function likeness(said: Float32Array, heard: Float32Array): number {
-    let best = -1;
-    const mean = (v: Float32Array) => v.reduce((a, b) => a + b, 0) / v.length;
-    const mh = mean(heard);
-    for (let shift = 0; shift < said.length; shift++) {
-        const part = Float32Array.from(heard, (_, i) => said[(i + shift) % said.length] ?? 0);
-        const ms = mean(part);
-        let xy = 0;
-        let xx = 0;
-        let yy = 0;
-        for (let i = 0; i < heard.length; i++) {
-            const x = (part[i] ?? 0) - ms;
-            const y = (heard[i] ?? 0) - mh;
-            xy += x * y;
-            xx += x * x;
-            yy += y * y;
-        }
-        best = Math.max(best, xy / Math.sqrt(xx * yy + 1e-12));
+    const n = 75;
+    const each: number[] = [];
+    for (let i = 0; i + n <= heard.length; i += n) {
+        const part = heard.subarray(i, i + n);
+        let best = -1;
+        for (let shift = 0; shift < said.length; shift++)
+            best = Math.max(
+                best,
+                correlation(part, (j) => said[(j + shift) % said.length] ?? 0),
+            );
+        each.push(best);
     }
-    return best;
+    each.sort((a, b) => a - b);
+    return each[Math.floor(each.length / 2)] ?? -1;
+}
+
+function correlation(x: Float32Array, y: (i: number) => number): number {
+    const n = x.length;
+    let [sx, sy, xx, yy, xy] = [0, 0, 0, 0, 0];
+    for (let i = 0; i < n; i++) {
+        const a = x[i] ?? 0;
+        const b = y(i);
+        sx += a;
+        sy += b;
+        xx += a * a;
+        yy += b * b;
+        xy += a * b;
+    }
+    return (xy - (sx * sy) / n) / Math.sqrt((xx - (sx * sx) / n) * (yy - (sy * sy) / n) + 1e-12);
 }
