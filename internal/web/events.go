@@ -380,6 +380,9 @@ func (s *web) showReplay(ctx context.Context, e event.Event) *replayJSON {
 	if known, ok := s.replays.Load(e.ID); ok {
 		return known.(*replayJSON)
 	}
+	if _, open := s.cfg.House.Room(e.Slug); open {
+		return nil // being completed
+	}
 	replay, err := s.replay(ctx, e)
 	var out *replayJSON
 	switch code := event.CodeOf(err); {

@@ -233,7 +233,7 @@ func (s *web) count(w http.ResponseWriter, r *http.Request) {
 	w.Write(append(b, '\n')) // an error is the reader's going
 }
 
-// replay finds an event's recording: Conflict before the end, NotFound without one.
+// replay finds an event's recording: Conflict before the end, Unavailable until it is whole, NotFound without one.
 func (s *web) replay(ctx context.Context, e event.Event) (Replay, error) {
 	if e.Phase != event.Ended {
 		p := newProblem(event.CodeConflict, "The recording can be had after the end.").because(reasonPhase)
@@ -245,6 +245,9 @@ func (s *web) replay(ctx context.Context, e event.Event) (Replay, error) {
 	}
 	if !e.Recorded || e.Origin.IsZero() {
 		return Replay{}, noReplay(e)
+	}
+	if _, open := s.cfg.House.Room(e.Slug); open { // its last segment may not be stored yet
+		return Replay{}, newProblem(event.CodeUnavailable, "The recording is being completed. Try again in a few seconds.").after(2 * time.Second)
 	}
 	replay, err := s.cfg.Replays.Replay(ctx, e.ID, e.Origin)
 	if err != nil && event.CodeOf(err) == event.CodeNotFound {
