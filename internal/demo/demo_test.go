@@ -20,13 +20,13 @@ func rms(pcm []float32) float64 {
 
 // Somebody speaks nearly always, never both; turns are 3 to 6 s; the level is that of speech, and nothing clips or clicks.
 func TestTurns(t *testing.T) {
-	for _, seed := range []uint64{0, 1, 20241128} {
+	for _, seed := range []uint64{0, 20241128} {
 		a, b := demo.Pair(seed)
 		pcm := [2][]float32{make([]float32, frame), make([]float32, frame)}
 		var last [2]float32
 		var sound [2][]float32
 		turn, began, turns, pause := 0, 0, 0, 0
-		for n := range 60 * 50 {
+		for n := range 36 * 50 {
 			a.Frame(uint64(n), pcm[0])
 			b.Frame(uint64(n), pcm[1])
 			loud := [2]bool{rms(pcm[0]) > -60, rms(pcm[1]) > -60}
@@ -64,16 +64,18 @@ func TestTurns(t *testing.T) {
 				}
 			}
 		}
-		if turns < 12 {
-			t.Errorf("seed %d: %d turns in a minute", seed, turns)
+		if turns < 7 {
+			t.Errorf("seed %d: %d turns in 36 s", seed, turns)
 		}
+		var hz [2]float64
 		for k := range sound {
 			if l := rms(sound[k]); l < -22 || l > -18 {
 				t.Errorf("seed %d: voice %d speaks at %.1f dBFS", seed, k, l)
 			}
-			t.Logf("seed %d: voice %d: %.1f dBFS, pitch about %.0f Hz, peak %.2f", seed, k, rms(sound[k]), pitch(sound[k]), peak(sound[k]))
+			hz[k] = pitch(sound[k])
+			t.Logf("seed %d: voice %d: %.1f dBFS, pitch about %.0f Hz, peak %.2f", seed, k, rms(sound[k]), hz[k], peak(sound[k]))
 		}
-		if pa, pb := pitch(sound[0]), pitch(sound[1]); pa < 150 || pa > 260 || pb < 85 || pb > 140 {
+		if pa, pb := hz[0], hz[1]; pa < 150 || pa > 260 || pb < 85 || pb > 140 {
 			t.Errorf("seed %d: pitches %.0f and %.0f Hz", seed, pa, pb)
 		}
 	}
@@ -116,7 +118,7 @@ func peak(pcm []float32) (p float32) {
 func pitch(pcm []float32) float64 {
 	const window = 2400
 	var all []float64
-	for i := 0; i+2*window <= len(pcm); i += 8 * window {
+	for i := 0; i+2*window <= len(pcm); i += 24 * window {
 		best, lag := 0.0, 0
 		for l := rate / 350; l < rate/70; l++ {
 			sum, e := 0.0, 1e-9

@@ -69,7 +69,7 @@ func holes(pcm []float32) (n int, least float64) {
 
 // Five per cent of loss and 40 ms of jitter leave no hole in a tone and hardly a mark on it, and what was made up is counted.
 func TestLossAndJitter(t *testing.T) {
-	for _, seed := range []uint64{1, 2, 3} {
+	for _, seed := range []uint64{1, 2} {
 		n := &network{rnd: rand.New(rand.NewPCG(seed, 0)), loss: 0.05, jitter: 40 * time.Millisecond, base: 20 * time.Millisecond}
 		pcm, stats := run(t, n, tone(600, -20), 20*time.Second)
 		pcm = pcm[2*mix.Rate:]
