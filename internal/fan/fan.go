@@ -133,7 +133,9 @@ func (f *Fan) begin(rung string) (done func(), err error) {
 	}
 	if f.streams >= f.cfg.MaxStreams {
 		f.metrics.refused.WithLabelValues("full").Inc()
-		return nil, &event.Error{Code: event.CodeBusy, Message: "The server has as many listeners as it can take. Try again in a minute.", Err: errFull}
+		return nil, &event.Error{
+			Code: event.CodeBusy, Message: "The server has as many listeners as it can take. Try again in a minute.", Err: errFull,
+		}
 	}
 	f.streams++
 	f.wg.Add(1)

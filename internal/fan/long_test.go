@@ -3,8 +3,10 @@ package fan_test
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"os/exec"
@@ -94,7 +96,7 @@ func TestLongResponses(t *testing.T) {
 func floats(raw []byte) []float32 {
 	pcm := make([]float32, len(raw)/4)
 	for i := range pcm {
-		pcm[i] = float32frombytes(raw[4*i:])
+		pcm[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 	}
 	return pcm
 }

@@ -29,18 +29,20 @@ func newMetrics(reg prometheus.Registerer, port *Port) (*metrics, error) {
 			Name: "earshot_listener_connections_total", Help: "Listeners' connections that were accepted, by rung.",
 		}, []string{"rung"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "earshot_listener_sent_bytes_total", Help: "Bytes handed to listeners' sockets, headers of ours included, those of TLS, TCP, UDP and SRTP not.",
+			Name: "earshot_listener_sent_bytes_total", Help: "Bytes handed to listeners' sockets, without the headers of TLS, TCP, UDP and SRTP.",
 		}, []string{"rung"}),
 		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "earshot_listener_skipped_parts_total", Help: "Parts of 200 ms that listeners who were too slow did not get, by rung; for whep, frames of 20 ms.",
+			Name: "earshot_listener_skipped_parts_total", Help: "Parts of 200 ms that slow listeners did not get, by rung; whep counts tenths, its frames.",
 		}, []string{"rung"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "earshot_listener_dropped_total",
-			Help: "Listeners' connections that the server gave up. stalled: took nothing for 40 s. protocol: sent what no client may. no_handshake: WebRTC not connected within 15 s. lost: WebRTC silent for 30 s. queue: WebRTC packets that a full queue dropped.",
+			Help: "Listeners' connections that the server gave up. stalled: took nothing for 40 s. protocol: sent what no client may. " +
+				"no_handshake: WebRTC not connected within 15 s. lost: WebRTC silent for 30 s. queue: WebRTC packets not sent.",
 		}, []string{"reason"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "earshot_listener_refused_total",
-			Help: "Listeners' requests that were refused. full: a limit. stopping: the server stops. offer: SDP that cannot be answered. handshake: a WebSocket handshake that is wrong.",
+			Help: "Listeners' requests that were refused. full: a limit. stopping: the server stops. " +
+				"offer: SDP that cannot be answered. handshake: a WebSocket handshake that is wrong.",
 		}, []string{"reason"}),
 	}
 	for _, r := range rungs {

@@ -73,7 +73,10 @@ func listenBoth(ua *net.UDPAddr) (*net.UDPConn, *net.TCPListener, error) {
 }
 
 func newPort(u *net.UDPConn, l *net.TCPListener, log *slog.Logger) *Port {
-	p := &Port{sock: &socket{UDPConn: u}, tcp: &listener{Listener: l, conns: make(map[*bounded]struct{}), hosts: make(map[netip.Addr]int)}}
+	p := &Port{
+		sock: &socket{UDPConn: u},
+		tcp:  &listener{Listener: l, conns: make(map[*bounded]struct{}), hosts: make(map[netip.Addr]int)},
+	}
 	logger := peer.Logs(log).NewLogger("mux")
 	p.udp = ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: logger, UDPConn: p.sock})
 	p.mux = ice.NewTCPMuxDefault(ice.TCPMuxParams{
@@ -182,7 +185,7 @@ func judge(b []byte) stray {
 		}
 		switch typ {
 		case 0x0006:
-			name = true
+			name = name || !integrity // what follows the integrity is not covered by it
 		case 0x0008, 0x001c:
 			integrity = true
 		}

@@ -256,7 +256,7 @@ func (l *listening) follow(ear *observatory.Listener) {
 			next += timeline.FramesPerSegment - next%timeline.FramesPerSegment
 			continue
 		case errors.Is(err, timeline.ErrGone):
-			m.skipped.WithLabelValues("whep").Add(float64(tl.Head() - next))
+			m.skipped.WithLabelValues("whep").Add(float64(tl.Head()-next) / timeline.FramesPerPart)
 			next = tl.Head()
 			continue
 		default: // closed

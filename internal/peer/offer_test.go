@@ -118,7 +118,7 @@ func FuzzReadOffer(f *testing.F) {
 			}
 			return
 		}
-		if o.Opus == 0 || strings.Contains(o.SDP, "a=candidate:") || !strings.HasPrefix(o.SDP, "v=0\r\n") {
+		if o.Opus == 0 || strings.Contains(o.SDP, "\na=candidate:") || !strings.HasPrefix(o.SDP, "v=0\r\n") {
 			t.Fatalf("passed: %+v", o)
 		}
 		// What passed once passes again, unchanged: nothing is smuggled through normalisation.

@@ -155,12 +155,16 @@ func (p *Peer) media() error {
 	var err error
 	if p.cfg.Send {
 		p.track = &voice{}
-		_, err = p.pc.AddTransceiverFromTrack(p.track, init)
+		var t *webrtc.RTPTransceiver
+		if t, err = p.pc.AddTransceiverFromTrack(p.track, init); err == nil {
+			p.control(t.Sender().Read)
+		}
 	} else {
 		_, err = p.pc.AddTransceiverFromKind(webrtc.RTPCodecTypeAudio, init)
 	}
 	if err == nil && p.cfg.Video {
-		_, err = p.pc.AddTransceiverFromKind(webrtc.RTPCodecTypeVideo, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly})
+		recvonly := webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}
+		_, err = p.pc.AddTransceiverFromKind(webrtc.RTPCodecTypeVideo, recvonly)
 	}
 	return err
 }
@@ -283,17 +287,22 @@ func (p *Peer) Write(h rtp.Header, payload []byte) error {
 	return p.track.write(h, payload)
 }
 
-func (p *Peer) listen(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
-	p.wg.Add(1)
-	defer p.wg.Done()
+// control reads RTCP until the connection ends: the interceptors see it only so.
+func (p *Peer) control(read func([]byte) (int, interceptor.Attributes, error)) {
 	p.wg.Go(func() {
 		buf := make([]byte, 1600)
 		for {
-			if _, _, err := receiver.Read(buf); err != nil {
+			if _, _, err := read(buf); err != nil {
 				return
 			}
 		}
 	})
+}
+
+func (p *Peer) listen(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	p.wg.Add(1)
+	defer p.wg.Done()
+	p.control(receiver.Read)
 	buf := make([]byte, 1600)
 	for {
 		n, _, err := remote.Read(buf)

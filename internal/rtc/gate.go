@@ -111,7 +111,9 @@ func interceptors(r *interceptor.Registry) error {
 // Speak answers the offer of somebody who wants to be heard, and seats them; an older connection of the same person is
 // displaced. recvonly answers without a way back (WHIP); otherwise they hear the mix without them. The id, which nobody can
 // guess, is for End. Errors are *event.Error: Invalid for the offer, Busy, Unavailable, and what stage.Join refuses.
-func (g *Gate) Speak(ctx context.Context, st *stage.Stage, p event.Person, offer []byte, recvonly bool) (id string, answer []byte, err error) {
+func (g *Gate) Speak(ctx context.Context, st *stage.Stage, p event.Person, offer []byte, recvonly bool) (
+	id string, answer []byte, err error,
+) {
 	o, err := g.read(offer)
 	if err != nil {
 		return "", nil, err
@@ -137,7 +139,9 @@ func (g *Gate) Speak(ctx context.Context, st *stage.Stage, p event.Person, offer
 }
 
 // Monitor answers the offer of a second device on which somebody on stage wants to hear: the mix without them.
-func (g *Gate) Monitor(ctx context.Context, st *stage.Stage, personID string, offer []byte) (id string, answer []byte, err error) {
+func (g *Gate) Monitor(ctx context.Context, st *stage.Stage, personID string, offer []byte) (
+	id string, answer []byte, err error,
+) {
 	o, err := g.read(offer)
 	if err != nil {
 		return "", nil, err

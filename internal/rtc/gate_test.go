@@ -25,7 +25,7 @@ import (
 
 // house is a live stage with a gate on a port of its own.
 type house struct {
-	t        *testing.T
+	t        testing.TB
 	ctx      context.Context
 	stage    *stage.Stage
 	timeline *timeline.Timeline
@@ -34,9 +34,9 @@ type house struct {
 	reg      *prometheus.Registry
 }
 
-func newHouse(t *testing.T, change ...func(*rtc.Config)) *house {
+func newHouse(t testing.TB, change ...func(*rtc.Config)) *house {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	origin := time.Now().Add(-time.Second)
 	tl, err := timeline.New(timeline.Config{Origin: origin, First: 100})

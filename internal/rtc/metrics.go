@@ -32,7 +32,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			"Offers of speakers that were refused. offer: SDP that cannot be answered. full: 500 connections. stopping: the server stops.",
 			"reason", "offer", "full", "stopping"),
 		dropped: counter("earshot_speaker_dropped_packets_total",
-			"RTP packets that were dropped at the gate. empty: no payload. malformed: not RTP, or not RED. payload_type: not negotiated. send: the connection refused it.",
+			"RTP packets that were dropped at the gate. empty: no payload. malformed: not RTP, or not RED. "+
+				"payload_type: not negotiated. send: the connection refused it.",
 			"reason", "empty", "malformed", "payload_type", "send"),
 		received: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "earshot_speaker_received_packets_total", Help: "RTP packets that came from speakers.",

@@ -26,6 +26,7 @@ func TestBadNetwork(t *testing.T) {
 		{"red", rig.PeerConfig{Send: true, Receive: true, RED: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			h := newHouse(t)
 			relay, err := rig.NewImpair(h.port, 7, rig.Conditions{})
 			must(t, err)
@@ -98,6 +99,25 @@ func TestBadNetwork(t *testing.T) {
 	}
 }
 
+// Where NACK was offered, lost packets are asked for again in time.
+func TestNACK(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	relay, err := rig.NewImpair(h.port, 5, rig.Conditions{})
+	must(t, err)
+	defer relay.Close()
+	h.enter("ada", rig.PeerConfig{Send: true, Receive: true, NACK: true}, rig.Tone(440, -20), relay)
+	h.wait("first sound", func() bool { return h.stage.State().Programme > -40 })
+	relay.Set(rig.Conditions{Loss: 0.1, Ordered: true, Jitter: 5 * time.Millisecond})
+	head := h.timeline.Head()
+	h.wait("six seconds", func() bool { return h.timeline.Head() > head+300 })
+	received, v := h.count("earshot_speaker_received_packets_total", ""), h.stage.Stats().Voices
+	t.Logf("seed 5: %+v, received %v, %+v", relay.Tally(), received, v)
+	if lost := v.Concealed + v.FEC; lost > 15 {
+		t.Errorf("%d frames had to be made up, of about 30 lost", lost)
+	}
+}
+
 // The newer connection of a person displaces the older; the seat survives, and the older connection ends.
 func TestDisplaced(t *testing.T) {
 	h := newHouse(t)
@@ -153,6 +173,7 @@ func TestNoHandshake(t *testing.T) {
 
 // A second device hears what the person hears.
 func TestMonitor(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	h.enter("ada", rig.PeerConfig{Send: true}, rig.Tone(440, -20), nil)
 	h.enter("bo", rig.PeerConfig{Send: true, Receive: true}, rig.Tone(700, -20), nil)
@@ -179,6 +200,7 @@ func TestMonitor(t *testing.T) {
 // Packets that are no voice are counted and harm nobody: empty ones, as Chromium sends at the start, padding, noise that is no
 // Opus, foreign payload types.
 func TestBadPackets(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	bad, _ := h.enter("bad", rig.PeerConfig{Send: true, Receive: true, RED: true}, nil, nil)
 	good, _ := h.enter("good", rig.PeerConfig{Send: true, Receive: true}, rig.Tone(440, -20), nil)
