@@ -37,7 +37,8 @@ func TestLevelComesToSpeech(t *testing.T) {
 		s.loop = 100
 		sound := listen(t, d, v, s, 12, nil)
 		tail := sound[10*mix.Rate:]
-		t.Logf("%.0f dBFS in: first second %.1f, then %.1f dBFS, gain %.1f dB", c.in, rms(sound[mix.Rate/2:3*mix.Rate/2]), rms(tail), v.Stats().GainDB)
+		t.Logf("%.0f dBFS in: first second %.1f, then %.1f dBFS, gain %.1f dB", c.in,
+			rms(sound[mix.Rate/2:3*mix.Rate/2]), rms(tail), v.Stats().GainDB)
 		if l := rms(tail); l < c.low || l > c.high {
 			t.Errorf("%.0f dBFS came out at %.1f dBFS", c.in, l)
 		}

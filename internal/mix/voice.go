@@ -282,6 +282,7 @@ func (v *Voice) begin(now int64) bool {
 		wait = target - (now - e.ts - v.late.base)
 	}
 	v.playing, v.gap, v.dry, v.dtx = true, false, 0, false
+	v.lost(e.seq - q.next) // while the voice was away
 	q.next, v.play = e.seq, e.ts
 	v.line.reset()
 	if wait > 0 {
