@@ -3,7 +3,7 @@
 # packages where it may, else names them.
 set -euo pipefail
 
-declare -A packages # command or pkg-config module → Debian package
+declare -A packages=() # Debian packages that are missing
 need() { if ! eval "$2" >/dev/null 2>&1; then packages[$1]=1; fi; }
 
 for tool in go node npm; do

@@ -33,7 +33,7 @@ func FuzzReload(f *testing.F) {
 		if part < -1 || part > 4 || msn > 1<<40 {
 			t.Fatalf("msn %d, part %d", msn, part)
 		}
-		if q, _ := url.ParseQuery(raw); block != (q.Has("_HLS_msn")) {
+		if q, _ := url.ParseQuery(raw); block != q.Has("_HLS_msn") {
 			t.Fatalf("block %t", block)
 		}
 		if !block {

@@ -194,6 +194,11 @@ export function firstSound(page: Page, button: string, from: "track" | "element"
             tap.connect(context.destination);
             const target = [...document.querySelectorAll("button")].find((b) => b.textContent.trim() === button);
             if (!target) throw new Error(`no button ${button}`);
+            let look: ReturnType<typeof setInterval> | undefined;
+            const connect = (source: AudioNode) => {
+                clearInterval(look);
+                source.connect(tap);
+            };
             const pressed = performance.now();
             const heard = new Promise<number>((done) => {
                 tap.onaudioprocess = (e) => {
@@ -201,23 +206,17 @@ export function firstSound(page: Page, button: string, from: "track" | "element"
                 };
             });
             target.click();
-            let connected: MediaStream | undefined;
-            const look = setInterval(() => {
-                if (connected) return;
-                if (from === "track") connected = w.__taps[w.__taps.length - 1];
-                else {
-                    const el = w.__elements[w.__elements.length - 1] as
-                        (HTMLMediaElement & { captureStream(): MediaStream }) | undefined;
-                    const stream = el?.captureStream();
-                    if (stream && stream.getAudioTracks().length > 0) connected = stream;
-                }
-                if (connected) context.createMediaStreamSource(connected).connect(tap);
+            look = setInterval(() => {
+                const track = w.__taps[w.__taps.length - 1];
+                const el = w.__elements[w.__elements.length - 1];
+                if (from === "track" && track) connect(context.createMediaStreamSource(track));
+                // The element itself, since a captured stream falls silent when the player seeks to the live edge.
+                if (from === "element" && el) connect(context.createMediaElementSource(el));
             }, 4);
             const late = new Promise<number>((_, fail) =>
                 setTimeout(() => fail(new Error("no sound within 15 s")), 15_000),
             );
             const at = await Promise.race([heard, late]);
-            clearInterval(look);
             await context.close();
             return at - pressed;
         },
