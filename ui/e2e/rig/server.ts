@@ -16,6 +16,9 @@ export class Server {
         /** The demo's studio link; empty without --demo. */
         readonly host: string,
         private readonly log: string[],
+        /** The addresses it has, to start another one there. */
+        readonly listen: string,
+        readonly udp: string,
     ) {}
 
     static async start(
@@ -54,7 +57,18 @@ export class Server {
         });
         const link = (name: string) => out.match(new RegExp(`${name}\\s+(http\\S+)`))?.[1] ?? "";
         const base = new URL(link("Listener")).origin;
-        return new Server(child, data, base, `${base}/operator#k=${await keyFile()}`, link("Host"), log);
+        const address = (name: string) => log.join("").match(new RegExp(`${name}=(\\S+)`))?.[1] ?? "";
+        for (let i = 0; i < 100 && !address("udp"); i++) await new Promise((next) => setTimeout(next, 20)); // logged once it serves
+        return new Server(
+            child,
+            data,
+            base,
+            `${base}/operator#k=${await keyFile()}`,
+            link("Host"),
+            log,
+            address("http"),
+            address("udp"),
+        );
     }
 
     get pid(): number {
