@@ -88,7 +88,7 @@ func (w *whep) answer(ctx context.Context, src Source, offer []byte) (string, []
 	if err := w.admit(l); err != nil {
 		return "", nil, err
 	}
-	pc, answer, err := w.maker.Answer(ctx, o, l.prepare, func(*webrtc.PeerConnection) error { return nil })
+	pc, answer, err := w.maker.Answer(ctx, o, l.prepare, func(*webrtc.PeerConnection) error { return nil }, l.flooded)
 	if err != nil {
 		w.forget(l, true)
 		if event.CodeOf(err) == event.CodeInvalid {
@@ -148,6 +148,12 @@ func (w *whep) close() {
 	}
 	w.mu.Unlock()
 	w.wg.Wait()
+}
+
+// flooded gives up a listener that opens streams without end.
+func (l *listening) flooded() {
+	l.in.metrics.dropped.WithLabelValues("protocol").Inc()
+	l.end()
 }
 
 func (l *listening) end() { l.over.Do(func() { close(l.done) }) }

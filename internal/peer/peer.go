@@ -43,8 +43,23 @@ type Config struct {
 // Maker makes answering connections.
 type Maker struct {
 	cfg Config
-	// The library's API is fixed to one DTLS role and one set of codecs, so there is one for each combination: index by [passive][red].
-	apis [2][2]*webrtc.API
+	// The library's API is fixed to one DTLS role and one set of codecs, so there are settings for each combination: index by [passive][red].
+	kits [2][2]*kit
+}
+
+// kit is what an API is made from.
+type kit struct {
+	settings webrtc.SettingEngine
+	codecs   webrtc.MediaEngine
+	registry interceptor.Registry
+}
+
+// api makes one for a single connection, whose streams are counted.
+func (k *kit) api(s *streams) *webrtc.API {
+	settings := k.settings
+	settings.BufferFactory = s.buffer
+	return webrtc.NewAPI(
+		webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(&k.codecs), webrtc.WithInterceptorRegistry(&k.registry))
 }
 
 // New prepares the settings that all connections share.
@@ -53,20 +68,21 @@ func New(cfg Config) (*Maker, error) {
 		cfg.Silent = 30 * time.Second
 	}
 	m := &Maker{cfg: cfg}
-	for passive := range m.apis {
-		for red := range m.apis[passive] {
-			api, err := m.api(passive == 1, red == 1)
+	for passive := range m.kits {
+		for red := range m.kits[passive] {
+			k, err := m.kit(passive == 1, red == 1)
 			if err != nil {
 				return nil, fmt.Errorf("prepare WebRTC: %w", err)
 			}
-			m.apis[passive][red] = api
+			m.kits[passive][red] = k
 		}
 	}
 	return m, nil
 }
 
-func (m *Maker) api(passive, red bool) (*webrtc.API, error) {
-	var s webrtc.SettingEngine
+func (m *Maker) kit(passive, red bool) (*kit, error) {
+	var k kit
+	s := &k.settings
 	s.LoggerFactory = Logs(m.cfg.Log)
 	s.SetLite(true)
 	s.SetICEUDPMux(m.cfg.UDPMux)
@@ -99,27 +115,25 @@ func (m *Maker) api(passive, red bool) (*webrtc.API, error) {
 	s.SetDTLSInsecureSkipHelloVerify(true)
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 
-	var codecs webrtc.MediaEngine
 	if red {
-		if err := codecs.RegisterCodec(webrtc.RTPCodecParameters{
+		if err := k.codecs.RegisterCodec(webrtc.RTPCodecParameters{
 			RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: MimeRED, ClockRate: event.SampleRate, Channels: 2, SDPFmtpLine: "111/111"},
 			PayloadType:        63,
 		}, webrtc.RTPCodecTypeAudio); err != nil {
 			return nil, err
 		}
 	}
-	if err := codecs.RegisterCodec(webrtc.RTPCodecParameters{
+	if err := k.codecs.RegisterCodec(webrtc.RTPCodecParameters{
 		RTPCodecCapability: Opus(m.cfg.Fmtp), PayloadType: PayloadOpus,
 	}, webrtc.RTPCodecTypeAudio); err != nil {
 		return nil, err
 	}
-	var registry interceptor.Registry
 	if m.cfg.Interceptors != nil {
-		if err := m.cfg.Interceptors(&registry); err != nil {
+		if err := m.cfg.Interceptors(&k.registry); err != nil {
 			return nil, err
 		}
 	}
-	return webrtc.NewAPI(webrtc.WithSettingEngine(s), webrtc.WithMediaEngine(&codecs), webrtc.WithInterceptorRegistry(&registry)), nil
+	return &k, nil
 }
 
 // MimeRED is redundant audio (RFC 2198). It is spoken only over Opus with its usual payload type, which its parameters name.
@@ -147,8 +161,9 @@ func onlyLoopback(addrs []net.Addr) bool {
 
 // Answer makes a connection that answers the offer. setup is called on it first, to add what it sends and receives and the
 // callbacks; ready when the answer is certain but nothing was given away, to join what may refuse. An error of either is
-// returned as it is. What the library refuses becomes an *event.Error. On error the connection is closed.
-func (m *Maker) Answer(ctx context.Context, o *Offer, setup, ready func(*webrtc.PeerConnection) error) (
+// returned as it is. What the library refuses becomes an *event.Error. On error the connection is closed. flooded is called
+// once if the other side opens more streams than anybody needs; it must not block, and should have the connection closed.
+func (m *Maker) Answer(ctx context.Context, o *Offer, setup, ready func(*webrtc.PeerConnection) error, flooded func()) (
 	pc *webrtc.PeerConnection, answer []byte, err error,
 ) {
 	passive, red := 0, 0
@@ -158,7 +173,7 @@ func (m *Maker) Answer(ctx context.Context, o *Offer, setup, ready func(*webrtc.
 	if m.cfg.RED && o.RED != 0 {
 		red = 1
 	}
-	pc, err = m.apis[passive][red].NewPeerConnection(webrtc.Configuration{
+	pc, err = m.kits[passive][red].api(&streams{flooded: flooded}).NewPeerConnection(webrtc.Configuration{
 		BundlePolicy: webrtc.BundlePolicyMaxBundle, RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
 	})
 	if err != nil {

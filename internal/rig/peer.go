@@ -17,6 +17,7 @@ import (
 	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/logging"
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
@@ -286,6 +287,9 @@ func (p *Peer) Began() time.Time {
 func (p *Peer) Write(h rtp.Header, payload []byte) error {
 	return p.track.write(h, payload)
 }
+
+// WriteRTCP sends RTCP packets as they are.
+func (p *Peer) WriteRTCP(packets ...rtcp.Packet) error { return p.pc.WriteRTCP(packets) }
 
 // control reads RTCP until the connection ends: the interceptors see it only so.
 func (p *Peer) control(read func([]byte) (int, interceptor.Attributes, error)) {

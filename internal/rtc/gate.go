@@ -184,7 +184,7 @@ func (g *Gate) open(ctx context.Context, s *session, o *peer.Offer, direction we
 			err := join()
 			joined = err == nil
 			return err
-		})
+		}, s.flooded)
 	if err != nil {
 		if joined {
 			s.quit() // the stage closes the outlet, which forgets the session

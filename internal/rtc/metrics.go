@@ -26,8 +26,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		connected: counter("earshot_speaker_connected_total", "Connections of people on stage whose encryption came up, by kind.",
 			"kind", "speaker", "monitor"),
 		ended: counter("earshot_speaker_ended_total",
-			"Connections of people on stage that ended, by reason. no_handshake counts beside lost: it never came up within 15 s.",
-			"reason", "left", "lost", "displaced", "removed", "ended", "restart", "no_handshake"),
+			"Connections of people on stage that ended, by reason. no_handshake counts beside lost: it never came up within 15 s. "+
+				"flood counts beside left: it opened more streams than anybody needs.",
+			"reason", "left", "lost", "displaced", "removed", "ended", "restart", "no_handshake", "flood"),
 		refused: counter("earshot_speaker_refused_total",
 			"Offers of speakers that were refused. offer: SDP that cannot be answered. full: 500 connections. stopping: the server stops.",
 			"reason", "offer", "full", "stopping"),

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 
 	"earshot/internal/event"
@@ -239,6 +240,22 @@ func TestBadPackets(t *testing.T) {
 	h.hear(good, 10)
 	if connected, _ := h.onStage("bad"); !connected {
 		t.Error("the bad one lost the connection, which was not asked for")
+	}
+}
+
+// A speaker whose reports name ever new streams is taken off.
+func TestStreamsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	bad, _ := h.enter("bad", rig.PeerConfig{Send: true, Receive: true}, nil, nil)
+	for n := range uint32(100) {
+		if bad.WriteRTCP(&rtcp.PictureLossIndication{SenderSSRC: 1, MediaSSRC: 1000 + n}) != nil {
+			break // cut already
+		}
+	}
+	h.wait("taken off", func() bool { _, there := h.onStage("bad"); return !there })
+	if n := h.count("earshot_speaker_ended_total", "flood"); n != 1 {
+		t.Errorf("counted %v floods", n)
 	}
 }
 

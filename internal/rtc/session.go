@@ -102,6 +102,12 @@ func (s *session) lost() { s.part((*stage.Seat).Lost) }
 // quit gives the seat up.
 func (s *session) quit() { s.part(func(seat *stage.Seat) { seat.Leave(stage.Left) }) }
 
+// flooded gives up a connection that opens streams without end.
+func (s *session) flooded() {
+	s.gate.metrics.ended.WithLabelValues("flood").Inc()
+	s.quit()
+}
+
 func (s *session) part(how func(*stage.Seat)) {
 	s.mu.Lock()
 	seat, stop := s.seat, s.stop
