@@ -194,7 +194,6 @@ export function firstSound(page: Page, button: string, from: "track" | "element"
             tap.connect(context.destination);
             const target = [...document.querySelectorAll("button")].find((b) => b.textContent.trim() === button);
             if (!target) throw new Error(`no button ${button}`);
-            let look: ReturnType<typeof setInterval> | undefined;
             const connect = (source: AudioNode) => {
                 clearInterval(look);
                 source.connect(tap);
@@ -206,7 +205,7 @@ export function firstSound(page: Page, button: string, from: "track" | "element"
                 };
             });
             target.click();
-            look = setInterval(() => {
+            const look = setInterval(() => {
                 const track = w.__taps[w.__taps.length - 1];
                 const el = w.__elements[w.__elements.length - 1];
                 if (from === "track" && track) connect(context.createMediaStreamSource(track));
