@@ -320,7 +320,7 @@ func TestANewerEpochStopsTheStage(t *testing.T) {
 	})
 }
 
-func TestAnEmptyStageSaysSoOnce(t *testing.T) {
+func TestAnEmptyStageSaysSo(t *testing.T) {
 	idle := func(d time.Duration, told *atomic.Int32) func(*stage.Config) {
 		return func(c *stage.Config) {
 			c.IdleEnd = d
@@ -348,6 +348,18 @@ func TestAnEmptyStageSaysSoOnce(t *testing.T) {
 			pass(15 * time.Second)
 			if told.Load() != 1 {
 				t.Errorf("told %d times", told.Load())
+			}
+			// Who was told may have been too late to end the event before somebody came; then it is a new wait.
+			seat, _ = h.silent(ada, false)
+			pass(time.Second)
+			seat.Leave(stage.Left)
+			pass(9 * time.Second)
+			if told.Load() != 1 {
+				t.Error("idle again too early")
+			}
+			pass(2 * time.Second)
+			if told.Load() != 2 {
+				t.Error("idle again, and nobody was told")
 			}
 			h.end()
 		})

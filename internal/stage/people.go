@@ -164,7 +164,7 @@ func (s *Stage) retire(v *mix.Voice) {
 func (s *Stage) idle(connected bool, now time.Time) {
 	switch {
 	case connected:
-		s.idleSince = time.Time{}
+		s.idleSince, s.idleTold = time.Time{}, false
 		return
 	case s.idleSince.IsZero():
 		s.idleSince = now

@@ -63,8 +63,8 @@ type Config struct {
 	// IdleEnd is how long nobody may be connected before OnIdle is called; 0 takes the event's. In the phase doors, the time
 	// before the announced start does not count: nobody has to be early.
 	IdleEnd time.Duration
-	// OnIdle is called at most once, on a goroutine of its own that Run does not wait for, so that it may end the event and
-	// wait for Run. It should only start what it wants done.
+	// OnIdle is called once each time the stage has been empty for so long, on a goroutine of its own that Run does not wait for, so
+	// that it may end the event and wait for Run. It should only start what it wants done. Somebody may have come meanwhile: State says.
 	OnIdle func()
 
 	// Wall reads the clock that people see; nil is time.Now. It is asked once a segment, to notice that the machine slept
