@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -143,6 +144,9 @@ func (a *App) Run(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	a.close(bounded)
+	if err == nil {
+		<-failed // Shutdown or Close has ended it
+	}
 	a.log.Info("left")
 	return err
 }
@@ -208,7 +212,7 @@ func listenError(flag, address string, err error) error {
 func operatorKey(path string) (key string, made bool, err error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
-		if key = string(trimNewline(b)); len(key) < 20 {
+		if key = strings.TrimRight(string(b), "\r\n"); len(key) < 20 {
 			return "", false, fmt.Errorf("%s: this is not an operator's key; delete the file to have a new one made", path)
 		}
 		return key, false, nil
@@ -221,13 +225,6 @@ func operatorKey(path string) (key string, made bool, err error) {
 		return "", false, fmt.Errorf("keep the operator's key: %w", err)
 	}
 	return key, true, nil
-}
-
-func trimNewline(b []byte) []byte {
-	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r') {
-		b = b[:len(b)-1]
-	}
-	return b
 }
 
 func writeSynced(path string, data []byte) error {

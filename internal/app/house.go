@@ -152,14 +152,19 @@ func (h *House) Turn(ctx context.Context, slug string, to event.Phase) (event.Ev
 			return event.Event{}, err
 		}
 		if k = h.keep(ev); k == nil {
-			return event.Event{}, event.Unavailable("The server is restarting. Try again in a moment.", nil)
+			return event.Event{}, errRestarting
 		}
 	}
 	t := turn{to: to, done: make(chan turned, 1)}
 	select {
 	case k.turns <- t:
-	case <-k.left:
-		return event.Event{}, event.Conflict("The event is closing.")
+	case <-k.left: // the event is over by now, or the house closes
+		if ev, err := h.store.Event(ctx, slug); err == nil {
+			if err := ev.Phase.Turn(to); err != nil {
+				return event.Event{}, err
+			}
+		}
+		return event.Event{}, errRestarting
 	case <-ctx.Done():
 		return event.Event{}, ctx.Err()
 	}
@@ -170,6 +175,8 @@ func (h *House) Turn(ctx context.Context, slug string, to event.Phase) (event.Ev
 		return event.Event{}, ctx.Err()
 	}
 }
+
+var errRestarting = event.Unavailable("The server is restarting. Try again in a moment.", nil)
 
 // Close ends all rooms in order: listeners are told to come back in backIn, segments are closed and stored.
 func (h *House) Close(ctx context.Context, backIn time.Duration) error {

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -10,8 +9,9 @@ import (
 	"earshot/internal/event"
 )
 
-// reopenAfter is the pause before a room that failed to open, or fell, is opened again.
-const reopenAfter = time.Second
+// retryAfter is the pause after what went wrong (a room that did not open or fell, a phase that could not be stored) before it is
+// tried again: what fails at once would else fail thousands of times a second.
+const retryAfter = time.Second
 
 // lingerAfterEnd keeps the closed timeline of an ended event readable, so that players that fetch files see the end of the
 // playlist before the replay takes its address.
@@ -32,6 +32,9 @@ type keeper struct {
 
 	// owned by run
 	event event.Event
+	empty bool   // the stage said that nobody was there for too long, and nobody has come since
+	pause bool   // something went wrong: nothing is tried by itself until retryAfter has passed
+	made  uint64 // frames of rooms that were closed lie before this one
 }
 
 type turn struct {
@@ -70,7 +73,7 @@ func (k *keeper) update(ev event.Event) {
 func (k *keeper) run(ctx context.Context) {
 	defer close(k.left)
 	for first := true; ; first = false {
-		retry := k.reconcile(ctx)
+		k.reconcile(ctx)
 		if first {
 			close(k.settled)
 		}
@@ -81,11 +84,11 @@ func (k *keeper) run(ctx context.Context) {
 		if r := k.room.Load(); r != nil {
 			fallen, lost = r.fallen, r.lease.Lost()
 		}
-		due, to := k.next()
-		if retry {
-			due = min(due, reopenAfter)
+		wait, _ := k.next()
+		if k.pause {
+			wait = retryAfter
 		}
-		timer := time.NewTimer(due)
+		timer := time.NewTimer(wait)
 		select {
 		case ev := <-k.updates:
 			if ev.Revision > k.event.Revision {
@@ -98,38 +101,57 @@ func (k *keeper) run(ctx context.Context) {
 			}
 			t.done <- turned{k.event, err}
 		case <-timer.C:
-			if to != "" && !k.house.now().Before(k.dueAt(to)) {
+			k.pause = false
+			if wait, to := k.next(); wait == 0 {
 				k.turnByItself(ctx, to)
 			}
 		case <-k.idle:
-			k.turnByItself(ctx, event.Ended)
-			if !k.event.Phase.Over() { // the store refused; the stage says it only once
-				time.AfterFunc(reopenAfter, k.wake)
-			}
+			k.empty = true
 		case <-fallen:
-			k.log.Warn("stage fell; opening it again", "err", k.room.Load().err)
+			k.log.Error("stage fell; opening it again", "err", k.room.Load().err)
 			k.closeRoom(ctx)
+			k.pause = true
 		case <-lost:
 			k.log.Warn("another node took the stage")
 			k.closeRoom(ctx)
+			k.pause = true
 		case <-ctx.Done():
 		}
 		timer.Stop()
 	}
-	if ctx.Err() == nil && k.room.Load() != nil {
-		select {
-		case <-time.After(lingerAfterEnd):
-		case <-ctx.Done():
-		}
+	if k.room.Load() != nil {
+		k.linger(ctx)
 	}
 	k.closeRoom(ctx)
 }
 
-// next says after how long which phase comes by itself. An empty phase: none.
+// linger waits for lingerAfterEnd and refuses turns meanwhile.
+func (k *keeper) linger(ctx context.Context) {
+	timer := time.NewTimer(lingerAfterEnd)
+	defer timer.Stop()
+	for {
+		select {
+		case t := <-k.turns:
+			t.done <- turned{k.event, k.event.Phase.Turn(t.to)} // an event that is over takes no turn
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// next says after how long which phase comes by itself: 0 is now, and never without a phase.
 func (k *keeper) next() (time.Duration, event.Phase) {
 	const never = time.Hour // look again; clocks are set
+	if r := k.room.Load(); k.empty && (r == nil || r.occupied()) {
+		k.empty = false // somebody came after all; the stage tells again when they have left
+	}
+	if k.empty {
+		return 0, event.Ended
+	}
 	for _, to := range []event.Phase{event.Doors, event.Live} {
-		if at := k.dueAt(to); !at.IsZero() && k.event.Phase.Turn(to) == nil {
+		if at := k.dueAt(to); !at.IsZero() {
 			return max(0, min(never, at.Sub(k.house.now()))), to
 		}
 	}
@@ -147,7 +169,12 @@ func (k *keeper) dueAt(to event.Phase) time.Time {
 }
 
 func (k *keeper) turnByItself(ctx context.Context, to event.Phase) {
-	if err := k.turn(ctx, to); err != nil && ctx.Err() == nil {
+	err := k.turn(ctx, to)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	k.pause = true
+	if event.CodeOf(err) != event.CodeConflict { // that is: somebody was quicker, and the watch is about to say so
 		k.log.Error("turn by itself", "to", to, "err", err)
 	}
 }
@@ -182,28 +209,31 @@ func (k *keeper) turn(ctx context.Context, to event.Phase) error {
 	return nil
 }
 
-// reconcile makes what runs match the event. It says whether it must be tried again soon.
-func (k *keeper) reconcile(ctx context.Context) (retry bool) {
-	r := k.room.Load()
-	if r == nil {
-		if !k.event.Phase.Open() || ctx.Err() != nil {
-			return false
-		}
-		r, err := k.house.openRoom(ctx, k.event, k.wake)
-		if err != nil {
-			if ctx.Err() == nil {
-				k.log.Error("open the stage", "err", err)
-			}
-			return true
-		}
-		k.room.Store(r)
-		return false
+// reconcile makes what runs match the event.
+func (k *keeper) reconcile(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
 	}
-	if err := r.show(ctx, k.event); err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
-		k.log.Error("show the phase on stage", "phase", k.event.Phase, "err", err)
-		return !k.event.Phase.Over()
+	if r := k.room.Load(); r != nil {
+		if err := r.show(ctx, k.event); err != nil && ctx.Err() == nil {
+			k.log.Error("show the phase on stage", "phase", k.event.Phase, "err", err)
+			k.pause = true
+		}
+		return
 	}
-	return false
+	if !k.event.Phase.Open() || k.pause {
+		return
+	}
+	r, err := k.house.openRoom(ctx, k.event, k.made, k.wake)
+	if err != nil {
+		if ctx.Err() == nil {
+			k.log.Error("open the stage", "err", err)
+			k.pause = true
+		}
+		return
+	}
+	k.empty = false
+	k.room.Store(r)
 }
 
 // wake is the stage's call when nobody was there for too long. It never blocks.
@@ -220,5 +250,6 @@ func (k *keeper) closeRoom(ctx context.Context) {
 		return
 	}
 	r.close(ctx)
+	k.made = max(k.made, r.timeline.Head())
 	k.room.Store(nil)
 }

@@ -127,14 +127,30 @@ func TestNotRecorded(t *testing.T) {
 // Doors open by themselves, the event goes live by itself at its minute, and ends by itself when nobody is on stage.
 func TestByItself(t *testing.T) {
 	n := start(t, t.TempDir(), nil)
-	n.event("clockwork", 3*time.Second, map[string]any{"auto_live": true, "idle_end_s": 10})
-	await(t, 2*time.Second, "doors", func() bool { return n.get("clockwork").Phase == "doors" })
-	await(t, 2*time.Second, "silence to listen to", func() bool {
+	n.event("clockwork", 6*time.Second, map[string]any{"auto_live": true, "idle_end_s": 10})
+	await(t, 5*time.Second, "doors", func() bool { return n.get("clockwork").Phase == "doors" })
+	await(t, 5*time.Second, "silence to listen to", func() bool {
 		status, _ := n.try("GET", "/e/clockwork/hls/main.m3u8", nil)
 		return status == http.StatusOK
 	})
-	await(t, 6*time.Second, "live", func() bool { return n.get("clockwork").Phase == "live" })
-	await(t, 20*time.Second, "ended", func() bool { return n.get("clockwork").Phase == "ended" })
+	await(t, 20*time.Second, "live", func() bool { return n.get("clockwork").Phase == "live" })
+	await(t, 40*time.Second, "ended", func() bool { return n.get("clockwork").Phase == "ended" })
+}
+
+// While the room of an event that has ended is still there for its players, it takes no turns, and says so at once.
+func TestEndedTwice(t *testing.T) {
+	n := start(t, t.TempDir(), nil)
+	n.event("over", 0, nil)
+	n.do("POST", "/api/v1/events/over/live", nil, nil)
+	n.do("POST", "/api/v1/events/over/end", nil, nil)
+	asked := time.Now()
+	status, b := n.try("POST", "/api/v1/events/over/end", nil)
+	if took := time.Since(asked); took > 4*time.Second { // the room stays for 6 s
+		t.Errorf("the answer took %v", took)
+	}
+	if status != http.StatusConflict || !strings.Contains(string(b), `"phase":"ended"`) {
+		t.Errorf("%d %s", status, b)
+	}
 }
 
 // Starts that cannot work say why, in words that name the setting.

@@ -31,16 +31,20 @@ var stageFigures = func() []stageFigure {
 	one("gaps_total", "Jumps of a timeline because its stage was more than 2 s late.", func(s stage.Stats) float64 { return float64(s.Gaps) })
 	one("skipped_frames_total", "Frames that were never made because of gaps.", func(s stage.Stats) float64 { return float64(s.Skipped) })
 	one("mixing_seconds_total", "Time spent in decoding, mixing and encoding.", func(s stage.Stats) float64 { return s.Mixing.Seconds() })
+	one("failed_mixes_total", "Frames in which the mix of some speaker could not be encoded.", func(s stage.Stats) float64 { return float64(s.Failed) })
 	one("concealed_frames_total", "Frames of voices that were made up because nothing had arrived.", func(s stage.Stats) float64 { return float64(s.Voices.Concealed) })
 	one("fec_frames_total", "Frames of voices restored from the packet after them.", func(s stage.Stats) float64 { return float64(s.Voices.FEC) })
 
-	packets := counterDesc("voice_packets_total", "Packets of voices by what became of them; received counts all that arrived.", "kind")
+	packets := counterDesc("voice_packets_total", "Packets of voices by what became of them. received: taken into the jitter buffer. "+
+		"strange: of numbers that belong nowhere. dropped: too many were held.", "kind")
 	for kind, of := range map[string]func(stage.VoiceTotals) uint64{
 		"received":    func(v stage.VoiceTotals) uint64 { return v.Received },
 		"lost":        func(v stage.VoiceTotals) uint64 { return v.Lost },
 		"late":        func(v stage.VoiceTotals) uint64 { return v.Late },
 		"duplicate":   func(v stage.VoiceTotals) uint64 { return v.Duplicate },
 		"empty":       func(v stage.VoiceTotals) uint64 { return v.Empty },
+		"strange":     func(v stage.VoiceTotals) uint64 { return v.Strange },
+		"dropped":     func(v stage.VoiceTotals) uint64 { return v.Dropped },
 		"undecodable": func(v stage.VoiceTotals) uint64 { return v.Undecodable },
 	} {
 		all = append(all, stageFigure{packets, []string{kind}, func(s stage.Stats) float64 { return float64(of(s.Voices)) }})
@@ -59,13 +63,16 @@ var stageFigures = func() []stageFigure {
 	return all
 }()
 
-// stageTotals keeps the counters of stages that closed, so that totals never fall.
+// stageTotals keeps the counters of stages that closed, so that totals never fall; nor may a room count twice while it closes, which
+// Prometheus would take for a leap and then for a restart.
 type stageTotals struct {
 	mu   sync.Mutex
 	gone []float64 // by stageFigures; nil before the first
 }
 
-func (t *stageTotals) add(s stage.Stats) {
+// retire moves a closed room's counters to the totals.
+func (t *stageTotals) retire(r *room) {
+	s := r.stage.Stats()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.gone == nil {
@@ -74,16 +81,21 @@ func (t *stageTotals) add(s stage.Stats) {
 	for i, f := range stageFigures {
 		t.gone[i] += f.of(s)
 	}
+	r.retired = true
 }
 
-func (t *stageTotals) sum(open []stage.Stats) []float64 {
+// sum adds up the open rooms, whose counters stats are, and those that closed.
+func (t *stageTotals) sum(rooms []*room, stats []stage.Stats) []float64 {
 	sums := make([]float64, len(stageFigures))
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	copy(sums, t.gone)
-	t.mu.Unlock()
-	for _, s := range open {
+	for k, r := range rooms {
+		if r.retired {
+			continue
+		}
 		for i, f := range stageFigures {
-			sums[i] += f.of(s)
+			sums[i] += f.of(stats[k])
 		}
 	}
 	return sums
@@ -132,7 +144,7 @@ func (c *houseCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descListening, float64(by[rung]), slug, rung.String())
 		}
 	}
-	for i, v := range c.house.metrics.sum(stats) {
+	for i, v := range c.house.metrics.sum(rooms, stats) {
 		f := stageFigures[i]
 		ch <- prometheus.MustNewConstMetric(f.desc, prometheus.CounterValue, v, f.labels...)
 	}

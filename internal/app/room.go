@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,17 +33,23 @@ type room struct {
 	fallen chan struct{} // closed when the stage ended without being told to; err says why
 	err    error
 
-	run  context.CancelFunc
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	ev   event.Event
-	rec  bool // the recorder runs; the keeper's own
-	over bool // the stage was told that the event is over; the keeper's own
+	run context.CancelFunc
+	wg  sync.WaitGroup
+
+	// the keeper's own
+	shown event.Event // as the stage knows it
+	rec   bool        // the recorder runs
+
+	retired bool // its counters are in the totals of those that closed; guarded by stageTotals.mu
+
+	mu sync.Mutex
+	ev event.Event // as outsiders see it
 }
 
 // openRoom takes the stage's lease and starts at a segment boundary beyond everything made before: the wall clock says
-// where, and the archive bounds it from below, should the clock have gone back.
-func (h *House) openRoom(ctx context.Context, ev event.Event, idle func()) (_ *room, err error) {
+// where. The archive, and after (this process made nothing from that frame on) bound it from below: the clock may have gone back, and
+// the last frame of a stage may be made before it is due.
+func (h *House) openRoom(ctx context.Context, ev event.Event, after uint64, idle func()) (_ *room, err error) {
 	lease, err := h.store.Acquire(ctx, ev.ID)
 	if err != nil {
 		return nil, fmt.Errorf("acquire the stage of %q: %w", ev.Slug, err)
@@ -52,7 +59,7 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, idle func()) (_ *r
 			_ = lease.Release(context.WithoutCancel(ctx))
 		}
 	}()
-	first := roundUp(ev.FrameAt(h.now()))
+	first := roundUp(max(ev.FrameAt(h.now()), after))
 	if last, ok, err := h.archive.LastSegment(ctx, ev.ID); err != nil {
 		return nil, err
 	} else if ok {
@@ -68,7 +75,7 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, idle func()) (_ *r
 	}
 	r := &room{
 		house: h, lease: lease, timeline: tl, audience: observatory.NewAudience(before),
-		fallen: make(chan struct{}), ev: ev,
+		fallen: make(chan struct{}), ev: ev, shown: ev,
 	}
 	r.stage, err = stage.New(stage.Config{
 		Event: ev, Epoch: lease.Epoch(), First: first, Timeline: tl, Audience: r.audience, OnIdle: idle,
@@ -100,31 +107,36 @@ func (r *room) view() web.Room {
 	return web.Room{Event: r.ev, Stage: r.stage, Timeline: r.timeline, Audience: r.audience}
 }
 
-// show makes the stage match the event.
+// occupied says whether anybody is connected on stage.
+func (r *room) occupied() bool {
+	return slices.ContainsFunc(r.stage.State().People, func(p stage.Person) bool { return p.Connected })
+}
+
+// show makes the stage match the event. After an error, the next call tries the rest again.
 func (r *room) show(ctx context.Context, ev event.Event) error {
 	r.mu.Lock()
-	was := r.ev
 	r.ev = ev
 	r.mu.Unlock()
-	if r.over {
+	if r.shown.Phase.Over() {
 		return nil
 	}
-	if !was.Start.Equal(ev.Start) || was.IdleEnd != ev.IdleEnd {
+	if !r.shown.Start.Equal(ev.Start) || r.shown.IdleEnd != ev.IdleEnd {
 		if err := r.stage.Amend(ctx, ev); err != nil {
 			return err
 		}
 	}
-	if was.Phase == ev.Phase {
-		return nil
+	if r.shown.Phase != ev.Phase {
+		at := ev.LiveAt
+		if ev.Phase.Over() {
+			at = ev.EndedAt
+		}
+		if err := r.stage.Turn(ctx, ev.Phase, at); err != nil {
+			return err
+		}
+		r.record(ctx, ev)
 	}
-	r.over = ev.Phase.Over()
-	at := ev.LiveAt
-	if r.over {
-		at = ev.EndedAt
-	}
-	err := r.stage.Turn(ctx, ev.Phase, at)
-	r.record(ctx, ev)
-	return err
+	r.shown = ev
+	return nil
 }
 
 // record starts the recorder once there is something to record: from the segment in which the event went live. Of an event
@@ -168,7 +180,7 @@ func (r *room) keepCount(ctx context.Context) {
 		if now := r.audience.Count(); now.Peak != kept.Peak || now.TunedIn != kept.TunedIn {
 			if err := r.house.store.PutCount(ctx, r.view().Event.ID, now); err == nil {
 				kept = now
-			}
+			} // else the store says so itself, and the next tick tries again
 		}
 	}
 }
@@ -180,7 +192,7 @@ func (r *room) close(ctx context.Context) {
 	r.house.mu.RUnlock()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeGrace)
 	defer cancel()
-	if !r.over {
+	if !r.shown.Phase.Over() {
 		_ = r.stage.Finish(bounded, stage.Restart, backIn) // fails if it fell before, which the keeper has logged
 	}
 	select {
@@ -196,6 +208,6 @@ func (r *room) close(ctx context.Context) {
 	if err := r.lease.Release(bounded); err != nil {
 		r.house.log.Warn("release the stage", "event", ev.Slug, "err", err)
 	}
-	r.house.metrics.add(r.stage.Stats())
+	r.house.metrics.retire(r)
 	r.house.log.Info("stage closed", "event", ev.Slug, "phase", ev.Phase)
 }
