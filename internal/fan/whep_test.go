@@ -270,22 +270,28 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
+// credentials answers an offer and gives what its checks need: the user name and the password.
+func (h *house) credentials() (names, pwd string) {
+	h.t.Helper()
+	_, answer, err := h.fan.WHEP(h.ctx, h.source(), offer(h.t, "chromium-listener"))
+	must(h.t, err)
+	value := func(sdp []byte, key string) string {
+		_, rest, _ := strings.Cut(string(sdp), "a="+key+":")
+		v, _, _ := strings.Cut(rest, "\r\n")
+		return v
+	}
+	return value(answer, "ice-ufrag") + ":" + value(offer(h.t, "chromium-listener"), "ice-ufrag"), value(answer, "ice-pwd")
+}
+
 // A check with the right names and the wrong key gets no answer: integrity comes before everything.
 func TestNoReplyBeforeIntegrity(t *testing.T) {
 	h := newHouse(t)
-	_, answer, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"))
-	must(t, err)
-	_, rest, _ := strings.Cut(string(answer), "a=ice-ufrag:")
-	ufrag, _, _ := strings.Cut(rest, "\r\n")
-	_, rest, _ = strings.Cut(string(answer), "a=ice-pwd:")
-	pwd, _, _ := strings.Cut(rest, "\r\n")
-	_, rest, _ = strings.Cut(string(offer(t, "chromium-listener")), "a=ice-ufrag:")
-	theirs, _, _ := strings.Cut(rest, "\r\n")
+	names, pwd := h.credentials()
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(h.port.Addr()))
 	must(t, err)
 	defer conn.Close()
 	ask := func(key string) int {
-		_, err := conn.Write(stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.NewUsername(ufrag+":"+theirs),
+		_, err := conn.Write(stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.NewUsername(names),
 			stun.RawAttribute{Type: stun.AttrPriority, Value: []byte{1, 2, 3, 4}}, stun.NewShortTermIntegrity(key), stun.Fingerprint).Raw)
 		must(t, err)
 		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))

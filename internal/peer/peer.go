@@ -54,10 +54,11 @@ type kit struct {
 	registry interceptor.Registry
 }
 
-// api makes one for a single connection, whose streams are counted.
+// api makes one for a single connection, whose streams and paths are counted.
 func (k *kit) api(s *streams) *webrtc.API {
 	settings := k.settings
 	settings.BufferFactory = s.buffer
+	settings.SetRemoteIPFilter(s.path)
 	return webrtc.NewAPI(
 		webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(&k.codecs), webrtc.WithInterceptorRegistry(&k.registry))
 }

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"io"
+	"net"
 	"sync/atomic"
 
 	"github.com/pion/transport/v4/packetio"
@@ -15,14 +16,23 @@ const (
 	// streamBuffer is what a stream's reader may be behind, in bytes: four seconds of voice. Nobody reads the streams that we
 	// did not ask for, so those fill up. The library's own limit is 1 MB.
 	streamBuffer = 32 << 10
+	// maxPaths bounds the addresses from which one connection's checks come. One is usual; somebody who moves between networks
+	// has some more. The library keeps each, and searches them all at each check: a listener with 64 Ki ports, or with addresses
+	// that are not theirs, could keep it busy. Who needs more after that connects anew.
+	maxPaths = 128
 )
 
-// streams counts what the other side of one connection opens. Packets were authenticated before they get here, so nobody but
+// streams counts what the other side of one connection makes the library keep. Packets were authenticated before they get here, so nobody but
 // the other side can.
 type streams struct {
 	flooded func()
 	n       atomic.Int32
+	paths   atomic.Int32
 }
+
+// path is webrtc.SettingEngine.SetRemoteIPFilter: it is asked once for each new address whose check was authentic, as no
+// candidates are taken from offers.
+func (s *streams) path(net.IP) bool { return s.paths.Add(1) <= maxPaths }
 
 // buffer is webrtc.SettingEngine.BufferFactory. Beyond the limit there is no room for anything.
 func (s *streams) buffer(packetio.BufferPacketType, uint32) io.ReadWriteCloser {
