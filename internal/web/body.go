@@ -101,8 +101,8 @@ func codings(header string) map[string]bool {
 	return out
 }
 
-// shelf keeps the latest body of each key, so that a thousand players of one event cost one compression. When it is full it is
-// emptied: what is in use is back at the next request.
+// shelf keeps the latest body of each key, so that a thousand players of one event, all woken by the same part, cost one compression.
+// When it is full it is emptied: what is in use is back at the next request.
 type shelf struct {
 	mu     sync.Mutex
 	bodies map[string]shelved
@@ -111,39 +111,29 @@ type shelf struct {
 type shelved struct {
 	version string
 	raw     []byte
-	body    *body
+	body    func() *body // made once, by the first who asks; the others wait for it
 }
 
 const shelfSize = 256
 
 // get gives the body for these very bytes (compared by identity: a playlist is shared until it changes) and version.
 func (s *shelf) get(key, version string, raw []byte) *body {
+	return s.of(key, version, raw, func() *body { return newBody(playlistType, raw, nil, nil) })
+}
+
+// of gives the body of a key, made by fresh unless it is there for this version and these bytes.
+func (s *shelf) of(key, version string, raw []byte, fresh func() *body) *body {
 	s.mu.Lock()
 	held, ok := s.bodies[key]
+	if !ok || held.version != version || !same(held.raw, raw) {
+		held = shelved{version: version, raw: raw, body: sync.OnceValue(fresh)}
+		if s.bodies == nil || len(s.bodies) >= shelfSize {
+			s.bodies = make(map[string]shelved)
+		}
+		s.bodies[key] = held
+	}
 	s.mu.Unlock()
-	if ok && held.version == version && len(held.raw) == len(raw) && len(raw) > 0 && &held.raw[0] == &raw[0] {
-		return held.body
-	}
-	made := newBody(playlistType, raw, nil, nil)
-	s.put(key, shelved{version: version, raw: raw, body: made})
-	return made
+	return held.body()
 }
 
-func (s *shelf) put(key string, v shelved) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.bodies == nil || len(s.bodies) >= shelfSize {
-		s.bodies = make(map[string]shelved)
-	}
-	s.bodies[key] = v
-}
-
-// find gives the body of a key if it is of this version.
-func (s *shelf) find(key, version string) *body {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if held, ok := s.bodies[key]; ok && held.version == version {
-		return held.body
-	}
-	return nil
-}
+func same(a, b []byte) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }

@@ -175,18 +175,14 @@ func (s *web) rendered(r *http.Request, e event.Event, studio bool) *body {
 	if studio {
 		template, key = s.pages.studio, "studio "+address
 	}
-	version := strconv.FormatUint(e.Revision, 10)
-	if b := s.pages.made.find(key, version); b != nil {
-		return b
-	}
-	text := strings.NewReplacer(
-		"__TITLE__", html.EscapeString(e.Title),
-		"__DESCRIPTION__", html.EscapeString(preview(e.Description)),
-		"__URL__", html.EscapeString(address),
-	).Replace(template)
-	b := newBody(pageType, []byte(text), nil, nil)
-	s.pages.made.put(key, shelved{version: version, body: b})
-	return b
+	return s.pages.made.of(key, strconv.FormatUint(e.Revision, 10), nil, func() *body {
+		text := strings.NewReplacer(
+			"__TITLE__", html.EscapeString(e.Title),
+			"__DESCRIPTION__", html.EscapeString(preview(e.Description)),
+			"__URL__", html.EscapeString(address),
+		).Replace(template)
+		return newBody(pageType, []byte(text), nil, nil)
+	})
 }
 
 // preview is a description's beginning on one line.
