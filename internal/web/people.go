@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 
 	"earshot/internal/event"
@@ -53,9 +54,7 @@ func (a api) people() {
 	add(a, operation{
 		id: "lower-own-hand", method: http.MethodDelete, path: eventPath + "/hand", tag: tagStage, summary: "Take one's hand down",
 		need: part, status: http.StatusNoContent,
-	}, func(ctx context.Context, c call, _ *slugIn) (*struct{}, error) {
-		return s.onStage(ctx, c, func(st *stage.Stage) error { return st.LowerHand(ctx, c.me.ID) })
-	})
+	}, s.lowerHand)
 
 	person := func(verb, summary string, n need, do func(context.Context, *stage.Stage, call, string) error) {
 		add(a, operation{
@@ -112,6 +111,25 @@ func (s *web) onStage(ctx context.Context, c call, do func(*stage.Stage) error) 
 		return nil, s.inPhase(ctx, err, c.event.Slug)
 	}
 	return nil, nil
+}
+
+// lowerHand takes the caller's own hand down. A session that was made for nothing but this hand goes with it: strangers could else have
+// as many stored as they like, one after the other.
+func (s *web) lowerHand(ctx context.Context, c call, _ *slugIn) (*handOut, error) {
+	if _, err := s.onStage(ctx, c, func(st *stage.Stage) error { return st.LowerHand(ctx, c.me.ID) }); err != nil {
+		return nil, err
+	}
+	out := &handOut{}
+	if held := c.session; c.secret == "" || held.Operator || len(held.Grants) != 1 || held.Grants[0].Invite != "" {
+		return out, nil
+	}
+	if err := s.cfg.Store.DeleteSession(ctx, HashSecret(c.secret)); err != nil && event.CodeOf(err) != event.CodeNotFound {
+		s.quiet.warn(slog.LevelWarn, "a session outlives its hand", "event", c.event.Slug, "err", err)
+		return out, nil // the hand is down, which is what was asked; the session lapses within a day
+	}
+	gone := forgotten()
+	out.Cookie = gone.String()
+	return out, nil
 }
 
 // raiseHand puts a hand up and makes its owner known. The hand comes first: the stage bounds how many there are, and so how many

@@ -149,9 +149,12 @@ func (s *web) closeSession(ctx context.Context, c call, _ *struct{}) (*sessionGo
 			return nil, err
 		}
 	}
-	return &sessionGone{Cookie: http.Cookie{
-		Name: cookieName, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-	}}, nil
+	return &sessionGone{Cookie: forgotten()}, nil
+}
+
+// forgotten makes a browser drop its cookie.
+func forgotten() http.Cookie {
+	return http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 }
 
 // showSession lists what still counts: a withdrawn invite's part is left out.
