@@ -151,6 +151,9 @@ func TestEndedTwice(t *testing.T) {
 	if status != http.StatusConflict || !strings.Contains(string(b), `"phase":"ended"`) {
 		t.Errorf("%d %s", status, b)
 	}
+	if status, b = n.try("GET", "/e/over/live.mp4", nil); status != http.StatusConflict || !strings.Contains(string(b), `"phase":"ended"`) {
+		t.Errorf("a late player is told %d %s", status, b)
+	}
 }
 
 // Starts that cannot work say why, in words that name the setting.

@@ -147,7 +147,7 @@ func (s *web) postWHEP(w http.ResponseWriter, r *http.Request) {
 		id, reply, err = s.cfg.Voices.Monitor(r.Context(), room.Stage, c.me.ID, sdp)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		s.fail(w, r, s.inPhase(r.Context(), err, slug))
 		return
 	}
 	answer(w, r, id, reply)
@@ -193,7 +193,9 @@ func (s *web) longAudio(name, kind string, serve serveLong) {
 			return
 		}
 		if err == nil {
-			err = serve(s.cfg.Listeners, w, r, slug, room.Timeline, room.Audience)
+			if err = serve(s.cfg.Listeners, w, r, slug, room.Timeline, room.Audience); err != nil {
+				err = s.inPhase(r.Context(), err, slug) // the room of an event that has ended stays for a moment
+			}
 		}
 		if err != nil {
 			s.fail(w, r, err)

@@ -44,11 +44,11 @@ func (s *web) share(path string, methods ...string) {
 func (s *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := &response{ResponseWriter: rw}
 	_, pattern := s.mux.Handler(r)
+	defer func() { s.counters.served(pattern, w.status) }() // also what rescue cuts off
 	defer func() {
 		if cause := recover(); cause != nil {
 			s.rescue(w, r, cause)
 		}
-		s.counters.served(pattern, w.status)
 	}()
 	guardAll(w.Header())
 	if pattern == "" {
