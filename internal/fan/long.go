@@ -38,6 +38,9 @@ func (f *Fan) ServeOgg(w http.ResponseWriter, r *http.Request, src Source) error
 func (f *Fan) long(w http.ResponseWriter, r *http.Request, src Source, rung observatory.Rung, kind string, head []byte,
 	body func(*timeline.Part) []byte,
 ) error {
+	if src.Timeline.Closed() {
+		return over(src)
+	}
 	done, err := f.begin(rung.String())
 	if err != nil {
 		return err
