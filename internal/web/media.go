@@ -108,6 +108,13 @@ func (s *web) speak(w http.ResponseWriter, r *http.Request, recvonly bool) {
 		s.fail(w, r, s.inPhase(r.Context(), err, c.event.Slug))
 		return
 	}
+	// Judged again: an invite may be withdrawn while its holder takes their time over the offer. A withdrawal is stored before it
+	// removes who is on stage, so whoever it did not find there is found here.
+	if _, err := s.judge(r, c.event.Slug, part); err != nil {
+		s.cfg.Voices.End(id)
+		s.fail(w, r, err)
+		return
+	}
 	answer(w, r, id, reply)
 }
 
