@@ -15,6 +15,9 @@ const (
 	hold      = lookAhead + 4     // samples over which the least gain is looked for: some to spare, for a peak between two
 	release   = 1.0 / (Rate / 12) // share of the way back to 1 that a sample makes: 80 ms
 	limDelay  = lookAhead + 1 + overDelay
+	// closely is how many samples are looked at for true peaks, or not, at a time: where many talk at once most cannot have one. A
+	// divisor of Frame.
+	closely = 8
 )
 
 // overFIR interpolates at 1/4, 2/4 and 3/4 between two samples; the samples themselves are the fourth phase. overGain is the most
@@ -74,23 +77,21 @@ func (l *limiter) frame(pcm []float32) {
 	copy(l.delay[:past], l.delay[Frame:])
 	copy(l.delay[past:], pcm)
 	// The peaks of sample i are known once overDelay more are there: they are looked for around l.delay[past+i-overDelay].
-	var peak float32
-	for _, x := range l.delay[past-overTaps:] {
-		peak = max(peak, x, -x)
-	}
-	if l.idle && peak*overGain <= limitAt {
+	if l.idle && greatest(l.delay[past-overTaps:])*overGain <= limitAt {
 		copy(pcm, l.delay[overTaps:])
 		return
 	}
-	hot := peak*overGain > limitAt
-	for i := range pcm {
-		g := float32(1)
-		if hot {
-			if p := truePeak((*[overTaps]float32)(l.delay[past+i-overTaps+1:])); p > limitAt {
-				g = limitAt / p
+	for at := 0; at < len(pcm); at += closely {
+		hot := greatest(l.delay[past+at-overTaps+1:past+at+closely])*overGain > limitAt
+		for i := at; i < at+closely; i++ {
+			g := float32(1)
+			if hot {
+				if p := truePeak((*[overTaps]float32)(l.delay[past+i-overTaps+1:])); p > limitAt {
+					g = limitAt / p
+				}
 			}
+			pcm[i] = l.delay[overTaps+i] * l.gain(g)
 		}
-		pcm[i] = l.delay[overTaps+i] * l.gain(g)
 	}
 	l.idle = l.low == 1 && l.sum >= lookAhead-1e-4 && l.now > 1-1e-6
 	if l.idle {
@@ -119,6 +120,14 @@ func (l *limiter) gain(allowed float32) float32 {
 	l.held[l.sumAt] = l.now
 	l.sumAt = (l.sumAt + 1) % lookAhead
 	return float32(l.sum / lookAhead)
+}
+
+// greatest is the greatest magnitude in x.
+func greatest(x []float32) (peak float32) {
+	for _, v := range x {
+		peak = max(peak, v, -v)
+	}
+	return peak
 }
 
 // truePeak is the greatest magnitude between the two samples in the middle of x, the first of them included.
