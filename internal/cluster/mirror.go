@@ -128,6 +128,24 @@ func (m *mirror[T]) all() []record[T] {
 	return list
 }
 
+// where gives the records that keep says yes to, by revision. keep is called under the lock: it only looks at the value.
+func (m *mirror[T]) where(keep func(T) bool) []record[T] {
+	m.mu.Lock()
+	var list []record[T]
+	for _, r := range m.records {
+		if keep(r.value) {
+			list = append(list, r)
+		}
+	}
+	m.mu.Unlock()
+	byRevision(list)
+	return list
+}
+
+func byRevision[T any](list []record[T]) {
+	slices.SortFunc(list, func(a, b record[T]) int { return cmp.Compare(a.revision, b.revision) })
+}
+
 // watch is all, and a channel that is closed at the first change after it.
 func (m *mirror[T]) watch() ([]record[T], <-chan struct{}) {
 	m.mu.Lock()
@@ -136,6 +154,6 @@ func (m *mirror[T]) watch() ([]record[T], <-chan struct{}) {
 		list = append(list, r)
 	}
 	m.mu.Unlock()
-	slices.SortFunc(list, func(a, b record[T]) int { return cmp.Compare(a.revision, b.revision) })
+	byRevision(list)
 	return list, changed
 }

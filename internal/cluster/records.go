@@ -150,10 +150,8 @@ func (c *Cluster) CreateInvite(ctx context.Context, i event.Invite) error {
 // Invites gives an event's invites, revoked and expired ones too, oldest first.
 func (c *Cluster) Invites(_ context.Context, eventID string) ([]event.Invite, error) {
 	list := []event.Invite{}
-	for _, r := range c.invites.all() {
-		if r.value.Event == eventID {
-			list = append(list, r.value)
-		}
+	for _, r := range c.invites.where(func(i event.Invite) bool { return i.Event == eventID }) {
+		list = append(list, r.value)
 	}
 	slices.SortStableFunc(list, func(a, b event.Invite) int { return a.Created.Compare(b.Created) })
 	return list, nil
@@ -173,15 +171,11 @@ var errNoInvite = event.NotFound("There is no such invite.")
 // RevokeInvite makes an invite useless for good. Doing it again changes nothing.
 func (c *Cluster) RevokeInvite(ctx context.Context, eventID, id string) (event.Invite, error) {
 	for {
-		var found record[event.Invite]
-		for _, r := range c.invites.all() {
-			if r.value.Event == eventID && r.value.ID == id {
-				found = r
-			}
-		}
-		if found.key == "" {
+		all := c.invites.where(func(i event.Invite) bool { return i.Event == eventID && i.ID == id })
+		if len(all) == 0 {
 			return event.Invite{}, errNoInvite
 		}
+		found := all[len(all)-1]
 		i := found.value
 		if i.Revoked {
 			return i, nil
