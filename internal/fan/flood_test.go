@@ -8,6 +8,8 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/stun/v4"
 
+	"earshot/internal/event"
+	"earshot/internal/fan"
 	"earshot/internal/rig"
 )
 
@@ -75,6 +77,37 @@ func TestPathsWithoutEnd(t *testing.T) {
 		}
 	}
 	t.Error("every address is answered")
+}
+
+// Offers that nobody follows up keep a listener out for two seconds, not until their time is up.
+func TestOffersWithoutEnd(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(c *fan.Config) { c.MaxPending = 5 })
+	first, err := rig.NewPeer(rig.PeerConfig{Receive: true})
+	must(t, err)
+	h.t.Cleanup(func() { _ = first.Close() })
+	begun := time.Now()
+	for range 5 {
+		_, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"))
+		must(t, err)
+	}
+	if _, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener")); event.CodeOf(err) != event.CodeBusy {
+		t.Errorf("at the limit: %v", err)
+	}
+	must(t, first.Dial(h.ctx, func(offer []byte) (answer []byte, err error) {
+		for {
+			if _, answer, err = h.fan.WHEP(h.ctx, h.source(), offer); event.CodeOf(err) != event.CodeBusy || time.Since(begun) > 10*time.Second {
+				return answer, err
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}))
+	h.heard(first, 10)
+	// Who is connected is not given up.
+	for range 20 {
+		_, _, _ = h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"))
+	}
+	h.heard(first, 10)
 }
 
 func reports(first, n uint32) rtcp.Packet {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/interceptor"
@@ -21,6 +22,10 @@ import (
 
 // handshake is how long a WebRTC listener may take from the answer to DTLS being done.
 const handshake = 15 * time.Second
+
+// unreached is how long one from whom no check has come yet is safe from being given up for a newcomer. A browser's first comes
+// within a round trip; whoever floods with offers sends none.
+const unreached = 2 * time.Second
 
 // whep holds the WebRTC listeners: today each a whole PeerConnection with a goroutine that follows the timeline. What it
 // offers to Fan (answer, end, close) is what a send-only engine of our own has to offer in its place.
@@ -43,6 +48,10 @@ type listening struct {
 	src   Source
 	track *webrtc.TrackLocalStaticRTP
 	red   bool
+
+	since   time.Time
+	reached atomic.Bool // a check came from the listener
+	pending bool        // not up yet, and not given up; guarded by whep.mu
 
 	up   chan struct{} // closed when DTLS is done
 	done chan struct{} // closed when it is over
@@ -82,7 +91,7 @@ func (w *whep) answer(ctx context.Context, src Source, offer []byte) (string, []
 		return "", nil, over(src)
 	}
 	l := &listening{
-		in: w, id: rand.Text(), src: src, red: o.RED != 0,
+		in: w, id: rand.Text(), src: src, red: o.RED != 0, since: time.Now(), pending: true,
 		up: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := w.admit(l); err != nil {
@@ -107,7 +116,7 @@ func (w *whep) admit(l *listening) error {
 		w.metrics.refused.WithLabelValues("stopping").Inc()
 		return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
-	if len(w.sessions) >= w.cfg.MaxWHEP || w.pending >= w.cfg.MaxPending {
+	if len(w.sessions) >= w.cfg.MaxWHEP || w.pending >= w.cfg.MaxPending && !w.makeRoom() {
 		w.metrics.refused.WithLabelValues("full").Inc()
 		return event.Busy("The server has as many WebRTC listeners as it can take. Listen another way, or try again in a minute.")
 	}
@@ -115,6 +124,27 @@ func (w *whep) admit(l *listening) error {
 	w.pending++
 	w.wg.Add(1)
 	return nil
+}
+
+// makeRoom gives up the pending session that has waited longest without a check. Its end takes a moment, so there are up to twice
+// as many as MaxPending then.
+func (w *whep) makeRoom() bool {
+	if w.pending >= 2*w.cfg.MaxPending {
+		return false
+	}
+	var oldest *listening
+	for _, l := range w.sessions {
+		if l.pending && !l.reached.Load() && (oldest == nil || l.since.Before(oldest.since)) {
+			oldest = l
+		}
+	}
+	if oldest == nil || time.Since(oldest.since) < unreached {
+		return false
+	}
+	oldest.pending = false
+	w.metrics.dropped.WithLabelValues("no_handshake").Inc()
+	oldest.end()
+	return true
 }
 
 // forget takes a session out; pending says that it never came up.
@@ -171,6 +201,11 @@ func (l *listening) prepare(pc *webrtc.PeerConnection) error {
 	if err != nil {
 		return err
 	}
+	pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
+		if s == webrtc.ICEConnectionStateConnected {
+			l.reached.Store(true)
+		}
+	})
 	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
 		switch s {
 		case webrtc.PeerConnectionStateConnected:
@@ -209,6 +244,7 @@ func (l *listening) serve(pc *webrtc.PeerConnection) {
 	}
 	l.in.mu.Lock()
 	l.in.pending--
+	l.pending = false
 	l.in.mu.Unlock()
 	pending = false
 	m.listeners.WithLabelValues("whep").Inc()
