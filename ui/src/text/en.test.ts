@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { listen, span } from "./en";
+import { event, listen, span } from "./en";
 
 describe("span", () => {
     it.each([
@@ -11,6 +11,12 @@ describe("span", () => {
         [90_000, "1 day 1 hour"],
         [-5, "0 seconds"],
     ])("%d s is %s", (seconds, text) => expect(span(seconds)).toBe(text));
+});
+
+it("promises a start at any moment for ten minutes only", () => {
+    expect(event.late(0)).toBe("It will start any moment.");
+    expect(event.late(599)).toBe("It will start any moment.");
+    expect(event.late(600)).toBe("The start is delayed.");
 });
 
 it("says in words how far behind", () => {

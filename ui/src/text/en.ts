@@ -76,6 +76,7 @@ export const home = {
     past: "Past",
     replay: (seconds: number) => `Replay, ${span(seconds)}`,
     noReplay: "Not recorded",
+    unlisted: "Unlisted: only you see it here",
     emptyTitle: "Nothing is planned yet.",
     emptyText:
         "When an event is announced, it appears here, and a click is all it takes to listen. To plan one yourself, go to the",
@@ -132,7 +133,7 @@ export const event = {
     starts: "Starts",
     startsIn: (s: number) => `Starts in ${span(s)}.`,
     soon: "It is about to start.",
-    late: "It will start any moment.",
+    late: (s: number) => (s < 600 ? "It will start any moment." : "The start is delayed."),
     doorsAt: (at: string) => `Doors open ${at}.`,
     doorsOpen: "Doors are open.",
     zone: (text: string) => `${text} where it is announced`,
@@ -188,6 +189,7 @@ export const hand = {
     onAir: "You are on stage. Everyone hears you.",
     onAirMuted: "You are on stage, muted.",
     leave: "Leave the stage",
+    back: "Back to listening",
 };
 
 export const mic = {
@@ -261,6 +263,7 @@ export const studio = {
     copyLink: "Listeners' link",
     watchLost: "The stage's state is not arriving. Trying again…",
     over: "The event is over.",
+    steersOnly: "As the operator you can steer from here. To speak, make a host's link for yourself and open it.",
 };
 
 export const invites = {
@@ -318,6 +321,7 @@ export const operator = {
         save: "Save",
         add: "Plan it",
         badStart: "Give a date and a time.",
+        past: "That is in the past: the doors open at once.",
     },
     saved: "Saved.",
 };
