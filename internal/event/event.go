@@ -137,6 +137,7 @@ type Grant struct {
 // Session is what a browser's cookie stands for. Its key, a random secret's SHA-256, is the store's.
 type Session struct {
 	Operator bool      `json:"operator,omitempty"`
+	Key      string    `json:"key,omitempty"` // SHA-256 (hex) of the operator's key that opened it; with another key Operator lapses
 	Grants   []Grant   `json:"grants,omitempty"`
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`

@@ -45,6 +45,8 @@ func (s *web) identify(r *http.Request) (caller, error) {
 	if !s.now().Before(session.Expires) {
 		return caller{}, nil
 	}
+	// Who replaces the operator's key, because somebody else has seen it, means those too who opened a session with it.
+	session.Operator = session.Operator && sameHash(session.Key, s.cfg.OperatorKeyHash)
 	return caller{operator: session.Operator, known: true, secret: cookie.Value, session: session}, nil
 }
 

@@ -75,7 +75,7 @@ func (s *web) openSession(ctx context.Context, c call, in *exchange) (*sessionCo
 	}
 	session, secret := s.grown(c, sessionLife)
 	if isOperator {
-		session.Operator = true
+		session.Operator, session.Key = true, s.cfg.OperatorKeyHash
 	} else {
 		e, err := s.eventByID(ctx, invite.Event)
 		if err != nil {
