@@ -208,7 +208,7 @@ func listenError(flag, address string, err error) error {
 	return fmt.Errorf("%s %s: %w", flag, address, err)
 }
 
-// operatorKey reads the operator's secret, or makes it at the first start. Commit point: the rename, after the sync.
+// operatorKey reads the operator's secret, or makes it at the first start.
 func operatorKey(path string) (key string, made bool, err error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
@@ -221,34 +221,8 @@ func operatorKey(path string) (key string, made bool, err error) {
 		return "", false, fmt.Errorf("read the operator's key: %w", err)
 	}
 	key = web.NewSecret(web.OperatorSecret)
-	if err := writeSynced(path, []byte(key+"\n")); err != nil {
+	if err := cluster.WriteFile(path, []byte(key+"\n")); err != nil {
 		return "", false, fmt.Errorf("keep the operator's key: %w", err)
 	}
 	return key, true, nil
-}
-
-func writeSynced(path string, data []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

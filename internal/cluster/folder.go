@@ -97,17 +97,23 @@ func (f *folder) node(want string) (string, error) {
 	if want == old {
 		return want, nil
 	}
-	temp := name + ".new"
-	if err := writeSynced(temp, []byte(want+"\n")); err != nil {
-		return "", fmt.Errorf("store the node's name: %w", err)
-	}
-	if err := os.Rename(temp, name); err != nil {
-		return "", fmt.Errorf("store the node's name: %w", err)
-	}
-	if err := syncFolder(f.path); err != nil {
+	if err := WriteFile(name, []byte(want+"\n")); err != nil {
 		return "", fmt.Errorf("store the node's name: %w", err)
 	}
 	return want, nil
+}
+
+// WriteFile stores a small file that only this user reads, in the place of one that may be there: whole or not at all. Commit
+// point: the sync of its folder, after the rename. Afterwards there may be name.new, of a crash; the next call replaces it.
+func WriteFile(name string, data []byte) error {
+	temp := name + ".new"
+	if err := writeSynced(temp, data); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, name); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(name))
 }
 
 // token gives n random bytes in hex.
