@@ -112,3 +112,53 @@ func withdrawnWhileTheOfferComes(t *testing.T, bySession bool) {
 		}
 	}
 }
+
+// One person's streams of a stage are bounded, and a closed one makes room.
+func TestTooManyWatches(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	defer w.close()
+	talk(t, w)
+	_, cookie, _ := ask(t, w, "POST", "/api/v1/events/talk/hand", "", "", strings.NewReader(`{"name":"Bo"}`), nil)
+	open := func() (status int, end func()) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.server.URL+"/api/v1/events/talk/stage/watch", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Cookie", cookie)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, func() { cancel(); res.Body.Close() }
+	}
+	var first func()
+	for n := range 16 {
+		status, end := open()
+		if status != 200 {
+			t.Fatalf("stream %d: %d", n, status)
+		}
+		if first == nil {
+			first = end
+		} else {
+			defer end()
+		}
+	}
+	status, end := open()
+	end()
+	if status != 429 {
+		t.Errorf("one too many: %d", status)
+	}
+	first()
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) { // until the server has seen it go
+		status, end = open()
+		end()
+		if status == 200 {
+			break
+		}
+		if time.Since(begun) > 10*time.Second {
+			t.Fatal("no room after one closed")
+		}
+	}
+}

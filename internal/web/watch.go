@@ -3,13 +3,45 @@ package web
 import (
 	"encoding/json"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"earshot/internal/event"
 )
 
 // heartbeat keeps proxies from taking a quiet event stream for a dead one.
 const heartbeat = 15 * time.Second
+
+// maxWatches bounds one person's streams of a stage at once. Each costs an encoding five times a second, and anybody may raise a hand.
+const maxWatches = 16
+
+// watches counts streams by person.
+type watches struct {
+	mu sync.Mutex
+	by map[string]int
+}
+
+// begin counts one in; the returned function counts it out.
+func (w *watches) begin(person string) (done func(), ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.by[person] >= maxWatches {
+		return nil, false
+	}
+	if w.by == nil {
+		w.by = make(map[string]int)
+	}
+	w.by[person]++
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.by[person]--; w.by[person] == 0 {
+			delete(w.by, person)
+		}
+	}, true
+}
 
 // watch adds the event stream of a stage. It is not huma's: it has no end, and no schema that OpenAPI could say.
 func (a api) watch() {
@@ -35,6 +67,14 @@ func (s *web) watchStage(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		s.fail(w, r, s.closed(c.event))
 		return
+	}
+	if !c.operator {
+		done, ok := s.watches.begin(c.me.ID) // unique over all events
+		if !ok {
+			s.fail(w, r, event.Busy("You watch this stage on too many screens already. Close one first."))
+			return
+		}
+		defer done()
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")

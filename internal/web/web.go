@@ -160,6 +160,7 @@ type web struct {
 	salt     [16]byte        // of the keys by which HLS players are told apart
 	counters counters
 	quiet    *limitedLog
+	watches  watches
 	lists    shelf    // playlists as they were last asked for
 	replays  sync.Map // by event ID, *replayJSON: what is known of recordings that won't change
 }
