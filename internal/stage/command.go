@@ -72,7 +72,7 @@ func late(ctx context.Context, op string) error {
 
 // Join gives p a seat, whose voice it becomes, and whose outlet hears the mix without it if hears. The newer seat of a person
 // displaces the older one and keeps place and mute. Errors: event.Forbidden if p's role may not speak and nobody admitted
-// them, event.Busy over MaxVoices, event.Conflict after the end, event.Unavailable on a restart or if ctx ends; out is then
+// them, event.Busy over MaxVoices (HostVoices more for a host), event.Conflict after the end, event.Unavailable on a restart or if ctx ends; out is then
 // never called.
 func (s *Stage) Join(ctx context.Context, p event.Person, out Outlet, hears bool) (*Seat, error) {
 	if out == nil {

@@ -126,14 +126,24 @@ func TestTheStageHoldsFiftyVoices(t *testing.T) {
 		for i := range stage.MaxVoices {
 			_, _ = h.silent(event.Person{ID: fmt.Sprint("p_", i), Name: "N", Role: event.Speaker}, false)
 		}
-		_, err := h.st.Join(t.Context(), ada, newListener(t), true)
+		late := event.Person{ID: "late", Name: "N", Role: event.Speaker}
+		_, err := h.st.Join(t.Context(), late, newListener(t), true)
 		refused(t, err, event.CodeBusy)
 		// Who has a place may always come again.
 		_, _ = h.silent(event.Person{ID: "p_7", Name: "N", Role: event.Speaker}, false)
 		h.must(h.st.Remove(t.Context(), "p_3"))
-		_, _ = h.silent(ada, false)
-		if got := h.ids(); len(got) != stage.MaxVoices || got[3] != "p_4" || last(got) != ada.ID {
+		_, _ = h.silent(late, false)
+		if got := h.ids(); len(got) != stage.MaxVoices || got[3] != "p_4" || last(got) != late.ID {
 			t.Errorf("people %v", got)
+		}
+		// Hosts still come in, a few.
+		for i := range stage.HostVoices {
+			_, _ = h.silent(event.Person{ID: fmt.Sprint("host_", i), Name: "N", Role: event.Host}, false)
+		}
+		_, err = h.st.Join(t.Context(), ada, newListener(t), true)
+		refused(t, err, event.CodeBusy)
+		for i := range stage.HostVoices {
+			h.must(h.st.Remove(t.Context(), fmt.Sprint("host_", i)))
 		}
 		for i := range stage.MaxHands {
 			h.must(h.st.RaiseHand(t.Context(), event.Person{ID: fmt.Sprint("l_", i), Role: event.Listener}))

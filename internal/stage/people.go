@@ -62,12 +62,16 @@ func (s *Stage) hand(id string) int {
 func (s *Stage) join(p event.Person, out Outlet, hears bool) (*Seat, error) {
 	m, h := s.member(p.ID), s.hand(p.ID)
 	if m == nil {
+		most := MaxVoices
+		if p.Role.Runs() {
+			most += HostVoices
+		}
 		switch {
 		case p.Role == event.Producer || p.Role == event.Moderator:
 			return nil, event.Forbidden("This role runs the event and is never heard.")
 		case !p.Role.Heard() && (h < 0 || !s.hands[h].admitted):
 			return nil, event.Forbidden("Only speakers may do this. Raise your hand and wait until a host lets you speak.")
-		case len(s.members) >= MaxVoices:
+		case len(s.members) >= most:
 			return nil, event.Busy("The stage is full. Try again when somebody has left it.")
 		}
 	}

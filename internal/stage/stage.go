@@ -39,6 +39,7 @@ import (
 // Limits of one stage.
 const (
 	MaxVoices   = 50               // members at a time; more are answered event.Busy
+	HostVoices  = 2                // further ones for those who run the event, so that no crowd of speakers keeps the host out
 	MaxHands    = 200              // hands up at a time: each is part of every State that is sent
 	MaxMonitors = 4                // monitors of one member at a time
 	Grace       = 30 * time.Second // a lost connection keeps its place this long
