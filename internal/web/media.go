@@ -244,6 +244,9 @@ func (s *web) count(w http.ResponseWriter, r *http.Request) {
 
 // replay finds an event's recording: Conflict before the end, Unavailable until it is whole, NotFound without one.
 func (s *web) replay(ctx context.Context, e event.Event) (Replay, error) {
+	if !e.Recorded && e.Phase != event.Cancelled {
+		return Replay{}, noReplay(e)
+	}
 	if e.Phase != event.Ended {
 		p := newProblem(event.CodeConflict, "The recording can be had after the end.").because(reasonPhase)
 		p.Phase = e.Phase
@@ -252,7 +255,7 @@ func (s *web) replay(ctx context.Context, e event.Event) (Replay, error) {
 		}
 		return Replay{}, p
 	}
-	if !e.Recorded || e.Origin.IsZero() {
+	if e.Origin.IsZero() {
 		return Replay{}, noReplay(e)
 	}
 	if _, open := s.cfg.House.Room(e.Slug); open { // its last segment may not be stored yet
