@@ -4,6 +4,7 @@
 set -euo pipefail
 
 declare -A packages=() # Debian packages that are missing
+gi_has() { /usr/bin/python3 -c "import gi; gi.require_version('$1', '1.0')"; }
 need() { if ! eval "$2" >/dev/null 2>&1; then packages[$1]=1; fi; }
 
 for tool in go node npm; do
@@ -25,6 +26,10 @@ if [[ ${1:-build} == test ]]; then
   need gstreamer1.0-plugins-good 'gst-inspect-1.0 rtpopuspay'
   need gstreamer1.0-plugins-bad 'gst-inspect-1.0 webrtcbin'
   need gstreamer1.0-nice 'gst-inspect-1.0 nicesrc'
+  need python3-gi '/usr/bin/python3 -c "import gi"'
+  need gir1.2-gst-plugins-base-1.0 'gi_has GstSdp'
+  need gir1.2-gst-plugins-bad-1.0 'gi_has GstWebRTC'
+  need curl 'command -v curl'
 fi
 [[ ${#packages[@]} == 0 ]] && exit 0
 
