@@ -6,8 +6,8 @@ out=out/bench
 mkdir -p "$out"
 rm -f "$out"/*
 
-echo "== the stage: one second with 13 speakers" >&2
-go test -run '^$' -bench 'BenchmarkStageSecond' -benchtime 5x -count 6 ./internal/mix | tee "$out/stage.txt" >&2
+echo "== the stage: one second with 13 speakers, and with 50" >&2
+go test -run '^$' -bench 'StageSecond' -benchtime 5x -count 6 ./internal/mix | tee "$out/stage.txt" >&2
 go test -run '^$' -bench 'BenchmarkAppend$' -benchmem -count 6 ./internal/timeline | tee "$out/timeline.txt" >&2
 
 echo "== start and rest" >&2
