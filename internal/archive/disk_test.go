@@ -16,6 +16,7 @@ import (
 
 	"earshot/internal/archive"
 	"earshot/internal/event"
+	"earshot/internal/rig/trace"
 )
 
 // Some tests need a process of their own: one that is traced, killed, or has a small disk. It is this test binary again, told
@@ -73,13 +74,13 @@ func storeOnce(dir string) error {
 // synced, and every folder above it that is new. The page cache would hide a missing sync from any test but a trace.
 func TestSyncedBeforeReturn(t *testing.T) {
 	dir := t.TempDir()
-	trace := filepath.Join(t.TempDir(), "trace")
-	cmd := child(t, "once", filepath.Join(dir, "data"), "strace", "-f", "-y", "-o", trace, "-s", "64",
+	log := filepath.Join(t.TempDir(), "trace")
+	cmd := child(t, "once", filepath.Join(dir, "data"), "strace", "-f", "-y", "-o", log, "-s", "64",
 		"-e", "trace=write,pwrite64,fsync,fdatasync,rename,renameat,renameat2")
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(trace)
+	raw, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,42 +88,14 @@ func TestSyncedBeforeReturn(t *testing.T) {
 	text := string(raw)
 	rest := text
 	for _, step := range []string{
-		`"BEGIN`, `"two seconds of audio"`, `fsync(*0000000003.m4s.*.tmp>)`, `rename*0000000003.m4s"`, `fsync(*/data/events/ev_1>)`,
-		`fsync(*/data/events>)`, `fsync(*/data>)`, `"END`,
+		`"BEGIN`, `"two seconds of audio"`, `fsync(*0000000003.m4s.*.tmp>`, `rename*0000000003.m4s"`, `fsync(*/data/events/ev_1>`,
+		`fsync(*/data/events>`, `fsync(*/data>`, `"END`,
 	} {
 		var ok bool
-		if rest, ok = after(rest, step); !ok {
+		if rest, ok = trace.After(rest, step); !ok {
 			t.Fatalf("no %s in its place in the trace:\n%s", step, text)
 		}
 	}
-}
-
-// after finds the first line that has the parts of pattern (split at *) in order and is a call that succeeded, and gives what
-// follows its end. A call that strace shows in two pieces ends with the second.
-func after(trace, pattern string) (rest string, ok bool) {
-	lines := strings.SplitAfter(trace, "\n")
-	for i, line := range lines {
-		at := line
-		found := true
-		for part := range strings.SplitSeq(strings.TrimSuffix(pattern, ")"), "*") {
-			if _, at, found = strings.Cut(at, part); !found {
-				break
-			}
-		}
-		if !found {
-			continue
-		}
-		pid, _, _ := strings.Cut(line, " ")
-		end := i
-		if strings.Contains(line, "<unfinished") {
-			for end++; end < len(lines) && (!strings.HasPrefix(lines[end], pid+" ") || !strings.Contains(lines[end], "resumed>")); end++ {
-			}
-		}
-		if end < len(lines) && !strings.Contains(lines[end], "= -1 ") {
-			return strings.Join(lines[end+1:], ""), true
-		}
-	}
-	return "", false
 }
 
 func storeForever(dir string) error {

@@ -20,6 +20,7 @@ import (
 
 	"earshot/internal/cluster"
 	"earshot/internal/event"
+	"earshot/internal/rig/trace"
 )
 
 // Some tests need a process of their own: one that is traced, killed, or has a bad disk. It is this test binary again, told its
@@ -80,12 +81,12 @@ func createOnce(dir string) error {
 // complete before the next begins. The page cache would hide a missing sync from any test but a trace.
 func TestSyncedBeforeReturn(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	trace := filepath.Join(t.TempDir(), "trace")
-	cmd := child(t, "once", dir, "strace", "-f", "-y", "-o", trace, "-s", "512", "-e", "trace=write,pwrite64,writev,fsync,fdatasync")
+	log := filepath.Join(t.TempDir(), "trace")
+	cmd := child(t, "once", dir, "strace", "-f", "-y", "-o", log, "-s", "512", "-e", "trace=write,pwrite64,writev,fsync,fdatasync")
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(trace)
+	raw, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,39 +101,12 @@ func TestSyncedBeforeReturn(t *testing.T) {
 		rest := text
 		for _, step := range steps {
 			var ok bool
-			if rest, ok = after(rest, step); !ok {
+			if rest, ok = trace.After(rest, step); !ok {
 				t.Errorf("of %q, no %s in its place in the trace:\n%s", steps, step, text)
 				break
 			}
 		}
 	}
-}
-
-// after finds the first line that has the parts of pattern (split at *) in order and is a call that succeeded, and gives what
-// follows its end. A call that strace shows in two pieces ends with the second.
-func after(trace, pattern string) (rest string, ok bool) {
-	lines := strings.SplitAfter(trace, "\n")
-	for i, line := range lines {
-		at, found := line, true
-		for part := range strings.SplitSeq(pattern, "*") {
-			if _, at, found = strings.Cut(at, part); !found {
-				break
-			}
-		}
-		if !found {
-			continue
-		}
-		pid, _, _ := strings.Cut(line, " ")
-		end := i
-		if strings.Contains(line, "<unfinished") {
-			for end++; end < len(lines) && (!strings.HasPrefix(lines[end], pid+" ") || !strings.Contains(lines[end], "resumed>")); end++ {
-			}
-		}
-		if end < len(lines) && !strings.Contains(lines[end], "= -1 ") {
-			return strings.Join(lines[end+1:], ""), true
-		}
-	}
-	return "", false
 }
 
 // writeForever writes records of all kinds, from several goroutines, and says of each that it was acknowledged.
