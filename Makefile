@@ -57,6 +57,10 @@ FUZZTIME ?= 20s
 fuzz: need-build ## run every fuzz target for FUZZTIME (20s)
 	scripts/fuzz.sh $(FUZZTIME)
 
+.PHONY: soak
+soak: need-build ## what takes long: two simulated hours of a clock that is 100 ppm off
+	go test -count 1 -timeout 30m -v -run TestHoursOfDrift ./internal/mix -mix.drift 2h
+
 .PHONY: bench
 bench: build need-test ui/node_modules ## measure, beside peers and limits; appends to bench/RESULTS.md
 	bench/run.sh

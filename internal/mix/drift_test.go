@@ -1,6 +1,7 @@
 package mix_test
 
 import (
+	"flag"
 	"math"
 	"testing"
 	"time"
@@ -34,13 +35,25 @@ func drifting(t *testing.T, ppm float64, length time.Duration, loop int, hear fu
 	return v.Stats()
 }
 
+// How long the drift of a real clock is followed, such as 2h; `make soak` does it. Without, only as much drift in less time.
+var driftFor = flag.Duration("mix.drift", 0, "simulated time at 100 ppm")
+
 // As much drift as an hour at 100 ppm brings, in six minutes, is followed either way: nothing is made up, the delay stays where it is, no
 // sample jumps.
 func TestHoursOfDrift(t *testing.T) {
-	const length = 6 * time.Minute
-	for _, ppm := range []float64{1000, -1000} {
-		t.Run(map[bool]string{true: "fast", false: "slow"}[ppm > 0], func(t *testing.T) {
+	type clock struct {
+		name   string
+		ppm    float64
+		length time.Duration
+	}
+	clocks := []clock{{"fast", 1000, 6 * time.Minute}, {"slow", -1000, 6 * time.Minute}}
+	if *driftFor > 0 {
+		clocks = append(clocks, clock{"fast for hours", 100, *driftFor}, clock{"slow for hours", -100, *driftFor})
+	}
+	for _, c := range clocks {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			ppm, length := c.ppm, c.length
 			var last float32
 			var most float64
 			low, high := math.Inf(1), math.Inf(-1)
