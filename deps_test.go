@@ -14,6 +14,7 @@ var floors = [][]string{
 	{"event"},
 	{"timeline", "mix", "observatory"},
 	{"stage", "demo", "peer"},
+	{"fan/sweep", "fan/whep"},
 	{"rtc", "fan", "cluster", "archive", "web"},
 	{"app"},
 }
@@ -24,15 +25,15 @@ var bans = []struct {
 	only   []string
 	reason string
 }{
-	{"github.com/pion/", []string{"rtc", "fan", "peer", "rig"}, "WebRTC is a way in and a way out; what is said and heard must not know it"},
+	{"github.com/pion/", []string{"rtc", "fan/whep", "peer", "rig"}, "WebRTC is a way in and a way out; what is said and heard must not know it"},
 	{"github.com/nats-io/", []string{"cluster"}, "one package owns what is stored and shared, so that the engine can be judged, and changed, there"},
 	{"github.com/hraban/opus", []string{"mix"}, "cgo stays behind one door"},
 	{"gocloud.dev/", []string{"archive"}, "segments at rest are the archive's"},
-	{"github.com/gobwas/", []string{"fan"}, "listeners' sockets are fan's"},
+	{"github.com/gobwas/", []string{"fan", "fan/sweep"}, "listeners' sockets are fan's"},
 	{"github.com/danielgtaylor/huma/", []string{"web"}, "the API's library must not shape the domain"},
 	{"github.com/prometheus/", []string{"rtc", "fan", "cluster", "archive", "web", "app"}, "the core counts in plain structs; adapters publish"},
 	{"net/http", []string{"rtc", "fan", "cluster", "archive", "web", "app", "rig"}, "the core runs without a network"},
-	{"log/slog", []string{"rtc", "fan", "peer", "cluster", "archive", "web", "app", "rig"}, "the core answers errors and counts; it does not talk"},
+	{"log/slog", []string{"rtc", "fan", "fan/whep", "peer", "cluster", "archive", "web", "app", "rig"}, "the core answers errors and counts; it does not talk"},
 	{"testing", nil, "production code does not carry its tests"},
 }
 

@@ -13,21 +13,18 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"earshot/internal/event"
-	"earshot/internal/observatory"
+	"earshot/internal/fan/whep"
 	"earshot/internal/timeline"
 )
 
-// Source is what one event's listeners read.
-type Source struct {
-	Slug     string
-	Timeline *timeline.Timeline
-	Audience *observatory.Audience
-}
+// Source is the programme of one event, as its listeners read it.
+type Source = whep.Source
 
 // Config of a Fan.
 type Config struct {
@@ -48,9 +45,9 @@ type Config struct {
 
 // Fan serves listeners. All methods are safe from any goroutine.
 type Fan struct {
-	cfg     Config
-	metrics *metrics
-	whep    *whep
+	cfg      Config
+	counters counters
+	whep     *whep.Engine
 
 	stop   chan struct{} // closed by Shutdown
 	backIn time.Duration // set before stop is closed
@@ -64,12 +61,6 @@ type Fan struct {
 
 // New prepares to serve. The port must be open.
 func New(cfg Config) (*Fan, error) {
-	if cfg.MaxWHEP == 0 {
-		cfg.MaxWHEP = 2000
-	}
-	if cfg.MaxPending == 0 {
-		cfg.MaxPending = 200
-	}
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = 50_000
 	}
@@ -77,13 +68,17 @@ func New(cfg Config) (*Fan, error) {
 		cfg.Now = time.Now
 	}
 	f := &Fan{cfg: cfg, stop: make(chan struct{})}
-	m, err := newMetrics(cfg.Registerer, cfg.Port)
+	var err error
+	f.whep, err = whep.New(whep.Config{
+		Port: cfg.Port, Advertise: cfg.Advertise, Max: cfg.MaxWHEP, MaxPending: cfg.MaxPending, Log: cfg.Log, Now: cfg.Now,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("listeners' metrics: %w", err)
-	}
-	f.metrics = m
-	if f.whep, err = newWHEP(cfg, m); err != nil {
 		return nil, err
+	}
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(collector{f}); err != nil {
+			return nil, fmt.Errorf("listeners' metrics: %w", err)
+		}
 	}
 	return f, nil
 }
@@ -91,11 +86,11 @@ func New(cfg Config) (*Fan, error) {
 // WHEP answers a listener's SDP offer (draft-ietf-wish-whep). The session ends with the timeline, with EndWHEP, or when the
 // listener goes. Errors are *event.Error: Invalid for the offer, Busy, Unavailable while stopping.
 func (f *Fan) WHEP(ctx context.Context, src Source, offer []byte) (id string, answer []byte, err error) {
-	return f.whep.answer(ctx, src, offer)
+	return f.whep.Answer(ctx, src, offer)
 }
 
 // EndWHEP ends a session by its id and says whether there was one.
-func (f *Fan) EndWHEP(id string) bool { return f.whep.end(id) }
+func (f *Fan) EndWHEP(id string) bool { return f.whep.End(id) }
 
 // Shutdown tells every listener that the server restarts and when to come back, and waits until all are gone or ctx ends.
 func (f *Fan) Shutdown(ctx context.Context, backIn time.Duration) error {
@@ -109,7 +104,7 @@ func (f *Fan) Shutdown(ctx context.Context, backIn time.Duration) error {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		f.whep.close()
+		f.whep.Close()
 		f.wg.Wait()
 	}()
 	select {
@@ -128,21 +123,21 @@ func (f *Fan) begin(rung string) (done func(), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		f.metrics.refused.WithLabelValues("stopping").Inc()
+		f.counters.refuse("stopping")
 		return nil, event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
 	if f.streams >= f.cfg.MaxStreams {
-		f.metrics.refused.WithLabelValues("full").Inc()
+		f.counters.refuse("full")
 		return nil, &event.Error{
 			Code: event.CodeBusy, Message: "The server has as many listeners as it can take. Try again in a minute.", Err: errFull,
 		}
 	}
 	f.streams++
 	f.wg.Add(1)
-	f.metrics.listeners.WithLabelValues(rung).Inc()
-	f.metrics.joined.WithLabelValues(rung).Inc()
+	f.counters.rung(rung).listeners.Add(1)
+	f.counters.rung(rung).joined.Add(1)
 	return func() {
-		f.metrics.listeners.WithLabelValues(rung).Dec()
+		f.counters.rung(rung).listeners.Add(-1)
 		f.mu.Lock()
 		f.streams--
 		f.mu.Unlock()
@@ -163,13 +158,13 @@ const (
 type reader struct {
 	tl      *timeline.Timeline
 	cur     *timeline.Cursor
-	skipped prometheus.Counter
+	skipped *atomic.Uint64
 	counted uint64 // of cur.Skipped
 	other   []byte // what came on next's other channel
 }
 
 func (f *Fan) reader(src Source, rung string, burst int) *reader {
-	return &reader{tl: src.Timeline, cur: src.Timeline.Cursor(burst), skipped: f.metrics.skipped.WithLabelValues(rung)}
+	return &reader{tl: src.Timeline, cur: src.Timeline.Cursor(burst), skipped: &f.counters.rung(rung).skipped}
 }
 
 // errStopping ends a stream because the server does.
@@ -185,7 +180,7 @@ func next[T any](ctx context.Context, r *reader, stop <-chan struct{}, other <-c
 		closed := r.tl.PartClosed()
 		p, err := r.cur.Next()
 		if n := r.cur.Skipped(); n > r.counted {
-			r.skipped.Add(float64(n - r.counted))
+			r.skipped.Add(n - r.counted)
 			r.counted = n
 		}
 		if err == nil && ctx.Err() != nil { // a backlog must not keep one who left

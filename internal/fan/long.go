@@ -15,14 +15,6 @@ import (
 	"earshot/internal/timeline"
 )
 
-// over is the refusal of an event whose timeline is closed.
-func over(src Source) error {
-	if src.Timeline.Ended() {
-		return event.Conflict("The event has ended.")
-	}
-	return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
-}
-
 // ServeMP4 sends fragmented MP4 on one long response, for players that are not ours: the initialisation segment, about
 // 3 s from before the head, so that they sound at once, then each part. An error means that nothing was written.
 func (f *Fan) ServeMP4(w http.ResponseWriter, r *http.Request, src Source) error {
@@ -38,8 +30,8 @@ func (f *Fan) ServeOgg(w http.ResponseWriter, r *http.Request, src Source) error
 func (f *Fan) long(w http.ResponseWriter, r *http.Request, src Source, rung observatory.Rung, kind string, head []byte,
 	body func(*timeline.Part) []byte,
 ) error {
-	if src.Timeline.Closed() {
-		return over(src)
+	if err := src.Refusal(); err != nil {
+		return err
 	}
 	done, err := f.begin(rung.String())
 	if err != nil {
@@ -78,7 +70,7 @@ func (f *Fan) long(w http.ResponseWriter, r *http.Request, src Source, rung obse
 func beforeStart(err error, src Source) error {
 	switch {
 	case errors.Is(err, timeline.ErrClosed):
-		return over(src)
+		return src.Refusal()
 	case errors.Is(err, errStopping):
 		return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
@@ -104,7 +96,7 @@ func (w *writer) add(b []byte) {
 	}
 	_ = w.rc.SetWriteDeadline(time.Now().Add(stall)) // where it is not supported, the server's own holds
 	n, err := w.w.Write(b)
-	w.f.metrics.bytes.WithLabelValues(w.rung).Add(float64(n))
+	w.f.counters.rung(w.rung).bytes.Add(uint64(n))
 	w.fail(err)
 }
 
@@ -122,15 +114,15 @@ func (w *writer) fail(err error) {
 	w.failed = true
 	ne, ok := errors.AsType[net.Error](err)
 	if ok && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
-		w.f.metrics.dropped.WithLabelValues("stalled").Inc()
+		w.f.counters.drop("stalled")
 	}
 }
 
 // ServeCues sends the cues alone as an event stream (WHATWG HTML, 9.2): first the sticky ones in force, then each part's as it
 // closes. An error means that nothing was written.
 func (f *Fan) ServeCues(w http.ResponseWriter, r *http.Request, src Source) error {
-	if src.Timeline.Closed() {
-		return over(src)
+	if err := src.Refusal(); err != nil {
+		return err
 	}
 	done, err := f.begin("cues")
 	if err != nil {

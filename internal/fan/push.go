@@ -47,11 +47,11 @@ type hello struct {
 // error means that nothing was written: the request is no WebSocket handshake, or nothing more can be taken.
 func (f *Fan) ServeLive(w http.ResponseWriter, r *http.Request, src Source) error {
 	if err := checkUpgrade(r); err != nil {
-		f.metrics.refused.WithLabelValues("handshake").Inc()
+		f.counters.refuse("handshake")
 		return err
 	}
-	if src.Timeline.Closed() {
-		return over(src)
+	if err := src.Refusal(); err != nil {
+		return err
 	}
 	done, err := f.begin("push")
 	if err != nil && !errors.Is(err, errFull) {
@@ -126,7 +126,7 @@ func (p *push) serve(ctx context.Context) {
 	switch {
 	case errors.As(context.Cause(ctx), &f):
 		if f != 0 {
-			p.fan.metrics.dropped.WithLabelValues("protocol").Inc()
+			p.fan.counters.drop("protocol")
 			p.bye(ws.StatusCode(f), "")
 		} else {
 			p.bye(ws.StatusNormalClosure, "")
@@ -160,7 +160,7 @@ func (p *push) stream(ctx context.Context) error {
 	sticky := p.src.Timeline.Sticky()
 	ear := p.src.Audience.Join(observatory.Push)
 	defer p.src.Audience.Leave(ear)
-	sent := p.fan.metrics.bytes.WithLabelValues("push")
+	sent := &p.fan.counters.rung("push").bytes
 	first := true
 	for {
 		part, err := next(ctx, r, p.fan.stop, p.pong)
@@ -197,10 +197,10 @@ func (p *push) stream(ctx context.Context) error {
 		}
 		_ = p.conn.SetWriteDeadline(time.Now().Add(stall))
 		n, err := out.WriteTo(p.conn)
-		sent.Add(float64(n))
+		sent.Add(uint64(n))
 		if err != nil {
 			if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-				p.fan.metrics.dropped.WithLabelValues("stalled").Inc()
+				p.fan.counters.drop("stalled")
 			}
 			return err
 		}

@@ -1,10 +1,14 @@
-package fan
+// Package whep serves listeners over WebRTC (draft-ietf-wish-whep), and owns the one port, UDP and TCP, over which all WebRTC comes
+// and goes: that of speakers too, who get their packets through [Port.UDPMux] and [Port.TCPMux].
+package whep
 
 import (
 	"context"
 	"crypto/rand"
 	"errors"
 	"io"
+	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,13 +31,46 @@ const handshake = 15 * time.Second
 // within a round trip; whoever floods with offers sends none.
 const unreached = 2 * time.Second
 
-// whep holds the WebRTC listeners: today each a whole PeerConnection with a goroutine that follows the timeline. What it
-// offers to Fan (answer, end, close) is what a send-only engine of our own has to offer in its place.
-type whep struct {
-	cfg     Config
-	metrics *metrics
-	maker   *peer.Maker
-	wg      sync.WaitGroup // one per session
+// Source is the programme of one event, as its listeners read it.
+type Source struct {
+	Slug     string
+	Timeline *timeline.Timeline
+	Audience *observatory.Audience
+}
+
+// Refusal says why nobody can begin to listen: nil while the timeline grows.
+func (s Source) Refusal() error {
+	switch {
+	case !s.Timeline.Closed():
+		return nil
+	case s.Timeline.Ended():
+		return event.Conflict("The event has ended.")
+	}
+	return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
+}
+
+// Config of an Engine.
+type Config struct {
+	Port *Port
+
+	// Advertise replaces the addresses in the answers. Empty: the listening address, or where that is unspecified, all interfaces'
+	// addresses.
+	Advertise []netip.Addr
+
+	Max        int // listeners at once, default 2000
+	MaxPending int // of these, not yet connected, default 200: what a flood of offers can hold
+
+	Log *slog.Logger
+	Now func() time.Time // default time.Now
+}
+
+// Engine holds the WebRTC listeners: today each a whole PeerConnection with a goroutine that follows the timeline. All methods are
+// safe from any goroutine.
+type Engine struct {
+	cfg   Config
+	stats counters
+	maker *peer.Maker
+	wg    sync.WaitGroup // one per session
 
 	mu       sync.Mutex
 	sessions map[string]*listening
@@ -43,7 +80,7 @@ type whep struct {
 
 // listening is one WebRTC listener.
 type listening struct {
-	in    *whep
+	in    *Engine
 	id    string
 	src   Source
 	track *webrtc.TrackLocalStaticRTP
@@ -59,8 +96,18 @@ type listening struct {
 	over sync.Once     // for done
 }
 
-func newWHEP(cfg Config, m *metrics) (*whep, error) {
-	w := &whep{cfg: cfg, metrics: m, sessions: make(map[string]*listening)}
+// New prepares to answer. The port must be open.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Max == 0 {
+		cfg.Max = 2000
+	}
+	if cfg.MaxPending == 0 {
+		cfg.MaxPending = 200
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	w := &Engine{cfg: cfg, sessions: make(map[string]*listening)}
 	var err error
 	w.maker, err = peer.New(peer.Config{
 		UDPMux: cfg.Port.UDPMux(), TCPMux: cfg.Port.TCPMux(), Advertise: cfg.Advertise,
@@ -78,17 +125,19 @@ func newWHEP(cfg Config, m *metrics) (*whep, error) {
 	return w, err
 }
 
-func (w *whep) answer(ctx context.Context, src Source, offer []byte) (string, []byte, error) {
+// Answer answers a listener's SDP offer (draft-ietf-wish-whep). The session ends with the timeline, with End, or when the listener
+// goes. Errors are *event.Error: Invalid for the offer, Busy, Conflict after the end, Unavailable while stopping.
+func (w *Engine) Answer(ctx context.Context, src Source, offer []byte) (string, []byte, error) {
 	o, err := peer.ReadOffer(offer)
 	if err == nil && !o.Receives {
 		err = event.Invalid("offer", "The offer does not receive audio. Offer the track recvonly.")
 	}
 	if err != nil {
-		w.metrics.refused.WithLabelValues("offer").Inc()
+		w.stats.refused[refusedOffer].Add(1)
 		return "", nil, err
 	}
-	if src.Timeline.Closed() {
-		return "", nil, over(src)
+	if err := src.Refusal(); err != nil {
+		return "", nil, err
 	}
 	l := &listening{
 		in: w, id: rand.Text(), src: src, red: o.RED != 0, since: time.Now(), pending: true,
@@ -101,7 +150,7 @@ func (w *whep) answer(ctx context.Context, src Source, offer []byte) (string, []
 	if err != nil {
 		w.forget(l, true)
 		if event.CodeOf(err) == event.CodeInvalid {
-			w.metrics.refused.WithLabelValues("offer").Inc()
+			w.stats.refused[refusedOffer].Add(1)
 		}
 		return "", nil, err
 	}
@@ -109,15 +158,15 @@ func (w *whep) answer(ctx context.Context, src Source, offer []byte) (string, []
 	return l.id, answer, nil
 }
 
-func (w *whep) admit(l *listening) error {
+func (w *Engine) admit(l *listening) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		w.metrics.refused.WithLabelValues("stopping").Inc()
+		w.stats.refused[refusedStopping].Add(1)
 		return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
-	if len(w.sessions) >= w.cfg.MaxWHEP || w.pending >= w.cfg.MaxPending && !w.makeRoom() {
-		w.metrics.refused.WithLabelValues("full").Inc()
+	if len(w.sessions) >= w.cfg.Max || w.pending >= w.cfg.MaxPending && !w.makeRoom() {
+		w.stats.refused[refusedFull].Add(1)
 		return event.Busy("The server has as many WebRTC listeners as it can take. Listen another way, or try again in a minute.")
 	}
 	w.sessions[l.id] = l
@@ -128,7 +177,7 @@ func (w *whep) admit(l *listening) error {
 
 // makeRoom gives up the pending session that has waited longest without a check. Its end takes a moment, so there are up to twice
 // as many as MaxPending then.
-func (w *whep) makeRoom() bool {
+func (w *Engine) makeRoom() bool {
 	if w.pending >= 2*w.cfg.MaxPending {
 		return false
 	}
@@ -142,13 +191,13 @@ func (w *whep) makeRoom() bool {
 		return false
 	}
 	oldest.pending = false
-	w.metrics.dropped.WithLabelValues("no_handshake").Inc()
+	w.stats.dropped[droppedHandshake].Add(1)
 	oldest.end()
 	return true
 }
 
 // forget takes a session out; pending says that it never came up.
-func (w *whep) forget(l *listening, pending bool) {
+func (w *Engine) forget(l *listening, pending bool) {
 	w.mu.Lock()
 	delete(w.sessions, l.id)
 	if pending {
@@ -158,7 +207,8 @@ func (w *whep) forget(l *listening, pending bool) {
 	w.wg.Done()
 }
 
-func (w *whep) end(id string) bool {
+// End ends a session by its id and says whether there was one.
+func (w *Engine) End(id string) bool {
 	w.mu.Lock()
 	l := w.sessions[id]
 	w.mu.Unlock()
@@ -169,8 +219,8 @@ func (w *whep) end(id string) bool {
 	return true
 }
 
-// close ends all and waits for them. A WebRTC client learns by DTLS's close_notify that it is over.
-func (w *whep) close() {
+// Close ends all and waits for them. A WebRTC client learns by DTLS's close_notify that it is over.
+func (w *Engine) Close() {
 	w.mu.Lock()
 	w.closed = true
 	for _, l := range w.sessions {
@@ -182,7 +232,7 @@ func (w *whep) close() {
 
 // flooded gives up a listener that opens streams without end.
 func (l *listening) flooded() {
-	l.in.metrics.dropped.WithLabelValues("protocol").Inc()
+	l.in.stats.dropped[droppedProtocol].Add(1)
 	l.end()
 }
 
@@ -211,7 +261,7 @@ func (l *listening) prepare(pc *webrtc.PeerConnection) error {
 		case webrtc.PeerConnectionStateConnected:
 			l.once.Do(func() { close(l.up) })
 		case webrtc.PeerConnectionStateFailed:
-			l.in.metrics.dropped.WithLabelValues("lost").Inc()
+			l.in.stats.dropped[droppedLost].Add(1)
 			l.end()
 		case webrtc.PeerConnectionStateClosed:
 			l.end()
@@ -222,7 +272,7 @@ func (l *listening) prepare(pc *webrtc.PeerConnection) error {
 
 // serve waits for the connection and follows the timeline until either ends.
 func (l *listening) serve(pc *webrtc.PeerConnection) {
-	m := l.in.metrics
+	m := &l.in.stats
 	pending := true
 	var rtcp sync.WaitGroup
 	defer func() {
@@ -239,7 +289,7 @@ func (l *listening) serve(pc *webrtc.PeerConnection) {
 	case <-l.done:
 		return
 	case <-timeout.C:
-		m.dropped.WithLabelValues("no_handshake").Inc()
+		m.dropped[droppedHandshake].Add(1)
 		return
 	}
 	l.in.mu.Lock()
@@ -247,9 +297,9 @@ func (l *listening) serve(pc *webrtc.PeerConnection) {
 	l.pending = false
 	l.in.mu.Unlock()
 	pending = false
-	m.listeners.WithLabelValues("whep").Inc()
-	m.joined.WithLabelValues("whep").Inc()
-	defer m.listeners.WithLabelValues("whep").Dec()
+	m.listeners.Add(1)
+	m.joined.Add(1)
+	defer m.listeners.Add(-1)
 
 	for _, s := range pc.GetSenders() { // the interceptors see RTCP only while somebody reads it
 		rtcp.Go(func() {
@@ -270,8 +320,7 @@ func (l *listening) serve(pc *webrtc.PeerConnection) {
 func (l *listening) follow(ear *observatory.Listener) {
 	var (
 		tl     = l.src.Timeline
-		m      = l.in.metrics
-		sent   = m.bytes.WithLabelValues("whep")
+		m      = &l.in.stats
 		packet rtp.Packet
 		red    redundancy
 		next   = tl.Head()
@@ -298,7 +347,7 @@ func (l *listening) follow(ear *observatory.Listener) {
 			next += timeline.FramesPerSegment - next%timeline.FramesPerSegment
 			continue
 		case errors.Is(err, timeline.ErrGone):
-			m.skipped.WithLabelValues("whep").Add(float64(tl.Head()-next) / timeline.FramesPerPart)
+			m.skipped.Add(tl.Head() - next)
 			next = tl.Head()
 			continue
 		default: // closed
@@ -320,10 +369,10 @@ func (l *listening) follow(ear *observatory.Listener) {
 			if errors.Is(err, io.ErrClosedPipe) {
 				return
 			}
-			m.dropped.WithLabelValues("queue").Inc()
+			m.dropped[droppedQueue].Add(1)
 		} else {
 			ear.Took(l.in.cfg.Now())
-			sent.Add(float64(len(packet.Payload) + 12))
+			m.bytes.Add(uint64(len(packet.Payload) + 12))
 		}
 		next++
 	}

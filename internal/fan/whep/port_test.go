@@ -1,4 +1,4 @@
-package fan
+package whep
 
 import (
 	"testing"
