@@ -1,8 +1,9 @@
-// Package fan holds the listeners' sockets. Each reads a timeline with a cursor of its own and takes shared bytes from it:
-// WebRTC (WHEP), a WebSocket of fMP4 parts and cues (push), one long response for players that are not ours (live.mp4,
-// live.ogg), and the cues alone as an event stream. It also owns the UDP port, which speakers use too.
+// Package fan is the listeners' side of a node: it turns requests into listeners of the two engines. What is a stream of bytes goes to
+// fan/sweep: a WebSocket of fMP4 parts and cues (push), one long response for players that are not ours (live.mp4, live.ogg), and the
+// cues alone as an event stream. WebRTC goes to fan/whep, which also owns the port that speakers use.
 //
-// A listener that is slow harms nobody: it keeps its place for half a minute, then continues at the head, and is counted.
+// For each timeline that somebody listens to there is a [room]: a goroutine that follows it and makes, once for all, the bytes of each
+// part in each form.
 package fan
 
 import (
@@ -12,13 +13,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"earshot/internal/event"
+	"earshot/internal/fan/sweep"
 	"earshot/internal/fan/whep"
 	"earshot/internal/timeline"
 )
@@ -34,9 +36,11 @@ type Config struct {
 	// unspecified, all interfaces' addresses.
 	Advertise []netip.Addr
 
-	MaxWHEP    int // WebRTC listeners at once, default 2000; a plain Pion connection costs about 200 KB
-	MaxPending int // of these, not yet connected, default 200: what a flood of offers can hold
-	MaxStreams int // all others at once, default 50 000; a socket and two goroutines each
+	MaxWHEP    int  // WebRTC listeners at once, default 2000
+	MaxPending int  // of these, not yet connected, default 200: what a flood of offers can hold
+	MaxStreams int  // all others at once; default: what descriptors allow
+	Shards     int  // goroutines that sweep, default GOMAXPROCS − 1
+	Goroutines bool // serve each listener of a stream by a goroutine, as on systems without epoll
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -48,30 +52,32 @@ type Fan struct {
 	cfg      Config
 	counters counters
 	whep     *whep.Engine
+	sweep    *sweep.Engine
 
 	stop   chan struct{} // closed by Shutdown
 	backIn time.Duration // set before stop is closed
 
-	wg sync.WaitGroup // every ServeX that has begun
+	wg sync.WaitGroup // every room's goroutine
 
-	mu      sync.Mutex
-	closed  bool // no more wg.Add
-	streams int
+	mu     sync.Mutex
+	closed bool // no more rooms
+	rooms  map[*timeline.Timeline]*room
 }
 
 // New prepares to serve. The port must be open.
 func New(cfg Config) (*Fan, error) {
-	if cfg.MaxStreams == 0 {
-		cfg.MaxStreams = 50_000
-	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	f := &Fan{cfg: cfg, stop: make(chan struct{})}
+	f := &Fan{cfg: cfg, stop: make(chan struct{}), rooms: make(map[*timeline.Timeline]*room)}
 	var err error
 	f.whep, err = whep.New(whep.Config{
 		Port: cfg.Port, Advertise: cfg.Advertise, Max: cfg.MaxWHEP, MaxPending: cfg.MaxPending, Log: cfg.Log, Now: cfg.Now,
 	})
+	if err != nil {
+		return nil, err
+	}
+	f.sweep, err = sweep.New(sweep.Config{Shards: cfg.Shards, Max: cfg.MaxStreams, Goroutines: cfg.Goroutines, Now: cfg.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +89,9 @@ func New(cfg Config) (*Fan, error) {
 	return f, nil
 }
 
+// Sweep is the engine of streams, for those who accept connections for it.
+func (f *Fan) Sweep() *sweep.Engine { return f.sweep }
+
 // WHEP answers a listener's SDP offer (draft-ietf-wish-whep). The session ends with the timeline, with EndWHEP, or when the
 // listener goes. Errors are *event.Error: Invalid for the offer, Busy, Unavailable while stopping.
 func (f *Fan) WHEP(ctx context.Context, src Source, offer []byte) (id string, answer []byte, err error) {
@@ -91,6 +100,27 @@ func (f *Fan) WHEP(ctx context.Context, src Source, offer []byte) (id string, an
 
 // EndWHEP ends a session by its id and says whether there was one.
 func (f *Fan) EndWHEP(id string) bool { return f.whep.End(id) }
+
+// Pace is what this node gives at the quickest.
+type Pace struct {
+	Push time.Duration // from one message of push to the next
+}
+
+// Pace tells what this node gives at the quickest, by the operator's hand and by load.
+func (f *Fan) Pace() Pace { return Pace{Push: f.sweep.Pace().Cadence.Duration()} }
+
+// SetPace is the operator's hand: nothing quicker is given from now on. Listeners are told before it changes. A zero leaves a value as it is.
+// The error is *event.Error with Invalid.
+func (f *Fan) SetPace(p Pace) error {
+	if p.Push != 0 {
+		c, err := sweep.ParseCadence(int(p.Push / time.Millisecond))
+		if err != nil {
+			return event.Invalid("push_ms", "The cadence of push is 200, 400, 1000 or 2000 milliseconds.")
+		}
+		f.sweep.SetFloor(c)
+	}
+	return nil
+}
 
 // Shutdown tells every listener that the server restarts and when to come back, and waits until all are gone or ctx ends.
 func (f *Fan) Shutdown(ctx context.Context, backIn time.Duration) error {
@@ -105,101 +135,67 @@ func (f *Fan) Shutdown(ctx context.Context, backIn time.Duration) error {
 	go func() {
 		defer close(gone)
 		f.whep.Close()
-		f.wg.Wait()
 	}()
+	f.wg.Wait() // each room ends its streams at once
+	err := f.sweep.Close(ctx)
 	select {
 	case <-gone:
-		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("listeners still connected: %w", ctx.Err())
+		err = errors.Join(err, fmt.Errorf("WebRTC listeners still connected: %w", ctx.Err()))
+	}
+	return err
+}
+
+// whenBack waits a moment for Shutdown to say how long it takes.
+func (f *Fan) whenBack() time.Duration {
+	t := time.NewTimer(returnIn)
+	defer t.Stop()
+	select {
+	case <-f.stop:
+		return f.backIn
+	case <-t.C:
+		return returnIn
 	}
 }
 
-// errFull says that no more streams are taken.
-var errFull = errors.New("full")
+// returnIn is what is told if the timeline ended before Shutdown said how long.
+const returnIn = 5 * time.Second
 
-// begin counts a stream in; the returned function counts it out.
-func (f *Fan) begin(rung string) (done func(), err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		f.counters.refuse("stopping")
-		return nil, event.Unavailable("The server restarts. Try again in a few seconds.", nil)
+func seconds(d time.Duration) string { return strconv.Itoa(int((d + time.Second - 1) / time.Second)) }
+
+// admit takes a place for the request of a stream.
+func (f *Fan) admit(r *http.Request) (wish, given sweep.Cadence, err error) {
+	if q := r.URL.Query().Get("cadence"); q != "" {
+		ms, err := strconv.Atoi(q)
+		if err == nil {
+			wish, err = sweep.ParseCadence(ms)
+		}
+		if err != nil {
+			return 0, 0, event.Invalid("cadence", "A cadence is 200, 400, 1000 or 2000 milliseconds.")
+		}
 	}
-	if f.streams >= f.cfg.MaxStreams {
+	given, err = f.sweep.Admit(wish)
+	switch {
+	case errors.Is(err, sweep.ErrFull):
 		f.counters.refuse("full")
-		return nil, &event.Error{
-			Code: event.CodeBusy, Message: "The server has as many listeners as it can take. Try again in a minute.", Err: errFull,
-		}
+		return 0, 0, event.Unavailable("The server has as many listeners as it can take. Try again in half a minute.", nil)
+	case err != nil:
+		f.counters.refuse("stopping")
+		return 0, 0, event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
-	f.streams++
-	f.wg.Add(1)
-	f.counters.rung(rung).listeners.Add(1)
-	f.counters.rung(rung).joined.Add(1)
-	return func() {
-		f.counters.rung(rung).listeners.Add(-1)
-		f.mu.Lock()
-		f.streams--
-		f.mu.Unlock()
-		f.wg.Done()
-	}, nil
+	return wish, given, nil
 }
 
-// Behaviour of a listener that takes bytes as a stream.
-const (
-	burstPush = 2                                             // parts: the fewest with which a page's player starts (one is too few)
-	burstLong = 15                                            // parts: foreign players want about 3 s before they sound
-	keepPlace = int(30 * time.Second / timeline.PartDuration) // parts a slow reader may lag before it continues at the head
-	stall     = 40 * time.Second                              // a write that gets nowhere for so long ends the connection
-	heartbeat = 15 * time.Second                              // of an event stream, so that proxies keep it
-)
-
-// reader walks the parts for one stream.
-type reader struct {
-	tl      *timeline.Timeline
-	cur     *timeline.Cursor
-	skipped *atomic.Uint64
-	counted uint64 // of cur.Skipped
-	other   []byte // what came on next's other channel
-}
-
-func (f *Fan) reader(src Source, rung string, burst int) *reader {
-	return &reader{tl: src.Timeline, cur: src.Timeline.Cursor(burst), skipped: &f.counters.rung(rung).skipped}
-}
-
-// errStopping ends a stream because the server does.
-var errStopping = errors.New("stopping")
-
-// next waits for the next part, or for something on other: then there is no part and no error, and bytes are in r.other. Errors:
-// timeline.ErrClosed at the end, errStopping, or ctx's.
-func next[T any](ctx context.Context, r *reader, stop <-chan struct{}, other <-chan T) (*timeline.Part, error) {
-	if r.cur.Lag() > keepPlace {
-		r.cur.Rejoin()
+// take takes a request's connection over from net/http and hands it to the engine, whose place is used up or given back.
+func (f *Fan) take(w http.ResponseWriter, j sweep.Join) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		f.sweep.Release()
+		return // the connection is broken
 	}
-	for {
-		closed := r.tl.PartClosed()
-		p, err := r.cur.Next()
-		if n := r.cur.Skipped(); n > r.counted {
-			r.skipped.Add(n - r.counted)
-			r.counted = n
-		}
-		if err == nil && ctx.Err() != nil { // a backlog must not keep one who left
-			return nil, ctx.Err()
-		}
-		if !errors.Is(err, timeline.ErrAhead) {
-			return p, err
-		}
-		select {
-		case <-closed:
-		case <-stop:
-			return nil, errStopping
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case v := <-other:
-			r.other, _ = any(v).([]byte)
-			return nil, nil
-		}
-	}
+	input, _ := rw.Reader.Peek(rw.Reader.Buffered()) // what is buffered is there
+	_ = conn.SetDeadline(time.Time{})
+	f.sweep.Take(conn, input, j)
 }
 
 // noStore keeps a response that never ends out of every cache and every proxy's buffer.

@@ -65,7 +65,7 @@ func newHouse(t testing.TB, change ...func(*fan.Config)) *house {
 			if err := serve(w, r, src); err != nil {
 				e, _ := errors.AsType[*event.Error](err)
 				w.Header().Set("Content-Type", "application/problem+json")
-				w.WriteHeader(map[event.Code]int{event.CodeInvalid: 422, event.CodeConflict: 409, event.CodeBusy: 429}[e.Code])
+				w.WriteHeader(map[event.Code]int{event.CodeInvalid: 422, event.CodeConflict: 409, event.CodeBusy: 429, event.CodeUnavailable: 503}[e.Code])
 				_ = json.NewEncoder(w).Encode(map[string]string{"code": string(e.Code), "detail": e.Message})
 			}
 		})

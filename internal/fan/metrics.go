@@ -5,49 +5,30 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"earshot/internal/fan/sweep"
 	"earshot/internal/fan/whep"
 )
 
 // The ways that a socket of bytes is listened to, as observatory names the rungs; the cues' own stream beside them.
 var streamRungs = [...]string{"push", "mp4", "ogg", "cues"}
 
-// Why a listener's connection ended, other than by its own choice, or never came about.
-var (
-	dropReasons   = [...]string{"stalled", "protocol"}
-	refuseReasons = [...]string{"full", "stopping", "handshake"}
-)
-
-// rungCounters are written where things happen.
-type rungCounters struct {
-	listeners              atomic.Int64
-	joined, bytes, skipped atomic.Uint64
-}
+// Why a request for a stream was refused.
+var refuseReasons = [...]string{"full", "stopping", "handshake"}
 
 type counters struct {
-	rungs            [len(streamRungs)]rungCounters
-	dropped, refused [3]atomic.Uint64 // by dropReasons and refuseReasons
+	rungs   [len(streamRungs)]sweep.Tally
+	refused [len(refuseReasons)]atomic.Uint64
 }
 
-func (c *counters) rung(name string) *rungCounters {
-	for i, r := range streamRungs {
-		if r == name {
-			return &c.rungs[i]
-		}
-	}
-	panic("fan: no rung " + name)
-}
-
-func (c *counters) drop(reason string)   { count(&c.dropped, dropReasons[:], reason) }
-func (c *counters) refuse(reason string) { count(&c.refused, refuseReasons[:], reason) }
-
-func count(at *[3]atomic.Uint64, names []string, name string) {
-	for i, n := range names {
-		if n == name {
-			at[i].Add(1)
+// refuse counts a request that was refused.
+func (c *counters) refuse(reason string) {
+	for i, n := range refuseReasons {
+		if n == reason {
+			c.refused[i].Add(1)
 			return
 		}
 	}
-	panic("fan: no reason " + name)
+	panic("fan: no reason " + reason)
 }
 
 var (
@@ -65,7 +46,10 @@ var (
 	descRefused = prometheus.NewDesc("earshot_listener_refused_total",
 		"Listeners' requests that were refused. full: a limit. stopping: the server stops. "+
 			"offer: SDP that cannot be answered. handshake: a WebSocket handshake that is wrong.", []string{"reason"}, nil)
-	descStrays = prometheus.NewDesc("earshot_port_strays_total",
+	descCadence = prometheus.NewDesc("earshot_cadence_seconds", "How often listeners of streams are written to at the quickest.", nil, nil)
+	descLoad    = prometheus.NewDesc("earshot_sweep_load", "Share of a processor's time that the busiest sweep takes, 0 to 1.", nil, nil)
+	descLate    = prometheus.NewDesc("earshot_sweep_late_ratio", "Share of slots that were swept more than 100 ms late, over two seconds.", nil, nil)
+	descStrays  = prometheus.NewDesc("earshot_port_strays_total",
 		"Packets and connections on the WebRTC port that belong to nobody and were dropped unanswered.", []string{"reason"}, nil)
 )
 
@@ -74,7 +58,7 @@ type collector struct{ fan *Fan }
 
 // Describe is prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descStrays} {
+	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descStrays, descCadence, descLoad, descLate} {
 		ch <- d
 	}
 }
@@ -88,20 +72,24 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, label)
 	}
 	own := &c.fan.counters
+	pace := c.fan.sweep.Pace()
+	for d, v := range map[*prometheus.Desc]float64{descCadence: pace.Cadence.Duration().Seconds(), descLoad: pace.Load, descLate: pace.Late} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
 	for i, name := range streamRungs {
 		r := &own.rungs[i]
-		gauge(descListeners, float64(r.listeners.Load()), name)
-		total(descJoined, float64(r.joined.Load()), name)
-		total(descBytes, float64(r.bytes.Load()), name)
-		total(descSkipped, float64(r.skipped.Load()), name)
+		gauge(descListeners, float64(r.Listeners.Load()), name)
+		total(descJoined, float64(r.Joined.Load()), name)
+		total(descBytes, float64(r.Bytes.Load()), name)
+		total(descSkipped, float64(r.Skipped.Load()), name)
 	}
 	w := c.fan.whep.Stats()
 	gauge(descListeners, float64(w.Listeners), "whep")
 	total(descJoined, float64(w.Joined), "whep")
 	total(descBytes, float64(w.Bytes), "whep")
 	total(descSkipped, float64(w.Skipped)/10, "whep")
-	for i, reason := range dropReasons {
-		total(descDropped, float64(own.dropped[i].Load()+w.Dropped[reason]), reason)
+	for reason, n := range c.fan.sweep.Dropped() {
+		total(descDropped, float64(n+w.Dropped[reason]), reason)
 		delete(w.Dropped, reason)
 	}
 	for i, reason := range refuseReasons {

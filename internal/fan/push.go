@@ -1,38 +1,17 @@
 package fan
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"net"
+	"crypto/sha1" //nolint:gosec // the handshake of RFC 6455 asks for it; it protects nothing
+	"encoding/base64"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/gobwas/ws"
-
 	"earshot/internal/event"
-	"earshot/internal/observatory"
-	"earshot/internal/timeline"
+	"earshot/internal/fan/sweep"
 )
 
-const (
-	subprotocol = "earshot.1"
-	// What a client may send is pongs and a close: small frames, a few.
-	maxClientFrame = ws.MaxControlFramePayloadSize
-	freeFrames     = 100
-	framesPerSec   = 10
-	// farewell is how long a close may take: the client's answer to it, and the end of the stream under it.
-	farewell = 2 * time.Second
-	// returnIn is what is told if the timeline ended before Shutdown said how long.
-	returnIn = 5 * time.Second
-)
+const subprotocol = "earshot.1"
 
 // hello is the first message of a push.
 type hello struct {
@@ -43,41 +22,44 @@ type hello struct {
 	CadenceMS int64     `json:"cadence_ms"`
 }
 
-// ServeLive is push: it turns the request into a WebSocket and sends parts and cues until the event ends or the client goes. An
-// error means that nothing was written: the request is no WebSocket handshake, or nothing more can be taken.
+// ServeLive is push: it turns the request into a WebSocket that gets parts and cues until the event ends or the client goes. It returns
+// when the engine has the connection. An error means that nothing was written: the request is no WebSocket handshake, or nothing more
+// can be taken.
 func (f *Fan) ServeLive(w http.ResponseWriter, r *http.Request, src Source) error {
 	if err := checkUpgrade(r); err != nil {
 		f.counters.refuse("handshake")
 		return err
 	}
-	if err := src.Refusal(); err != nil {
-		return err
-	}
-	done, err := f.begin("push")
-	if err != nil && !errors.Is(err, errFull) {
-		return err
-	}
-	// A page cannot read the status of a refused handshake, so a full house is told after it.
-	up := ws.HTTPUpgrader{Timeout: 10 * time.Second, Protocol: func(p string) bool { return p == subprotocol }}
-	conn, rw, _, uerr := up.Upgrade(r, w)
-	if uerr != nil {
-		if conn != nil {
-			_ = conn.Close()
-		}
-		if done != nil {
-			done()
-		}
-		return nil // answered by the upgrader
-	}
-	p := &push{fan: f, conn: conn, in: rw.Reader, src: src, pong: make(chan []byte, 1)}
-	defer func() { _ = conn.Close() }()
+	room, err := f.room(src)
 	if err != nil {
-		p.bye(ws.StatusCode(1013), "60")
-		return nil
+		return err
 	}
-	defer done()
-	p.serve(r.Context())
+	wish, given, err := f.admit(r)
+	if err != nil {
+		return err
+	}
+	s := room.streams[formPush]
+	// One who is written to seldom needs more to begin with: what it plays until the next write.
+	next, frame := s.Place(burstPush + given.Steps() - 1)
+	greeting, err := room.greet(next, frame, given)
+	if err != nil {
+		f.sweep.Release()
+		return err
+	}
+	f.take(w, sweep.Join{Stream: s, Next: next, Wish: wish, Given: given, Head: append(accept(r), greeting...)})
 	return nil
+}
+
+// accept is the server's half of the handshake (RFC 6455, 4.2.2).
+func accept(r *http.Request) []byte {
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // as above
+	b := make([]byte, 0, 1024)
+	b = append(b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	b = base64.StdEncoding.AppendEncode(b, sum[:])
+	if hasToken(r.Header, "Sec-WebSocket-Protocol", subprotocol) {
+		b = append(b, "\r\nSec-WebSocket-Protocol: "+subprotocol...)
+	}
+	return append(b, "\r\n\r\n"...)
 }
 
 func checkUpgrade(r *http.Request) *event.Error {
@@ -88,10 +70,16 @@ func checkUpgrade(r *http.Request) *event.Error {
 		return event.Invalid("", "A WebSocket needs HTTP/1.1: open this with a WebSocket over a connection of its own.")
 	case r.Header.Get("Sec-WebSocket-Version") != "13":
 		return event.Invalid("", "Only version 13 of the WebSocket protocol (RFC 6455) is spoken here.")
-	case len(r.Header.Get("Sec-WebSocket-Key")) != 24:
+	case !isKey(r.Header.Get("Sec-WebSocket-Key")):
 		return event.Invalid("", "The WebSocket handshake lacks its key (RFC 6455, 4.1).")
 	}
 	return nil
+}
+
+// isKey says whether this is 16 bytes in base64.
+func isKey(key string) bool {
+	b, err := base64.StdEncoding.DecodeString(key)
+	return err == nil && len(b) == 16
 }
 
 func hasToken(h http.Header, name, token string) bool {
@@ -103,157 +91,4 @@ func hasToken(h http.Header, name, token string) bool {
 		}
 	}
 	return false
-}
-
-// push is one WebSocket listener. serve writes; a second goroutine, which serve waits for, reads.
-type push struct {
-	fan  *Fan
-	conn net.Conn
-	in   *bufio.Reader
-	src  Source
-	pong chan []byte // to be answered; one is enough, as only the latest ping counts (RFC 6455, 5.5.3)
-}
-
-// fault is what a client did wrong, as the close code it gets; 0: it left.
-type fault ws.StatusCode
-
-func (p *push) serve(ctx context.Context) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var reading sync.WaitGroup
-	reading.Go(func() { cancel(p.drain()) })
-	err := p.stream(ctx)
-	var f fault
-	switch {
-	case errors.As(context.Cause(ctx), &f):
-		if f != 0 {
-			p.fan.counters.drop("protocol")
-			p.bye(ws.StatusCode(f), "")
-		} else {
-			p.bye(ws.StatusNormalClosure, "")
-		}
-	case errors.Is(err, timeline.ErrClosed) && p.src.Timeline.Ended():
-		p.bye(ws.StatusNormalClosure, "ended")
-	case errors.Is(err, timeline.ErrClosed), errors.Is(err, errStopping):
-		p.bye(ws.StatusCode(1012), fmt.Sprint(p.fan.whenBack()))
-	}
-	_ = p.conn.SetReadDeadline(time.Now().Add(farewell))
-	reading.Wait()
-	cancel(nil)
-}
-
-func (f fault) Error() string { return fmt.Sprintf("client at fault: %d", uint16(f)) }
-
-// whenBack waits a moment for Shutdown to say how long it takes, and gives whole seconds.
-func (f *Fan) whenBack() int {
-	t := time.NewTimer(returnIn)
-	defer t.Stop()
-	select {
-	case <-f.stop:
-		return int((f.backIn + time.Second - 1) / time.Second)
-	case <-t.C:
-		return int(returnIn / time.Second)
-	}
-}
-
-func (p *push) stream(ctx context.Context) error {
-	r := p.fan.reader(p.src, "push", burstPush)
-	sticky := p.src.Timeline.Sticky()
-	ear := p.src.Audience.Join(observatory.Push)
-	defer p.src.Audience.Leave(ear)
-	sent := &p.fan.counters.rung("push").bytes
-	first := true
-	for {
-		part, err := next(ctx, r, p.fan.stop, p.pong)
-		var out net.Buffers
-		switch {
-		case err != nil:
-			return err
-		case part == nil:
-			out = message(out, ws.OpPong, r.other)
-		case first:
-			text, err := json.Marshal(hello{
-				Kind: "hello", Origin: p.src.Timeline.Origin(), Epoch: part.Epoch, Frame: part.First,
-				CadenceMS: timeline.PartDuration.Milliseconds(),
-			})
-			if err != nil {
-				return err
-			}
-			out = message(out, ws.OpText, text)
-			out = message(out, ws.OpBinary, timeline.Init())
-			// Cues that hold until the next of their kind were given to the others long ago.
-			if cues := slices.Concat(sticky, part.Cues); len(cues) > 0 {
-				if text, err = json.Marshal(cues); err != nil {
-					return err
-				}
-				out = message(out, ws.OpText, text)
-			}
-			out = message(out, ws.OpBinary, part.Media)
-			first = false
-		default:
-			if part.CueText != nil {
-				out = message(out, ws.OpText, part.CueText)
-			}
-			out = message(out, ws.OpBinary, part.Media)
-		}
-		_ = p.conn.SetWriteDeadline(time.Now().Add(stall))
-		n, err := out.WriteTo(p.conn)
-		sent.Add(uint64(n))
-		if err != nil {
-			if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-				p.fan.counters.drop("stalled")
-			}
-			return err
-		}
-		if part != nil {
-			ear.Took(p.fan.cfg.Now())
-		}
-	}
-}
-
-// message adds one whole unmasked message; the payload is shared, not copied.
-func message(out net.Buffers, op ws.OpCode, payload []byte) net.Buffers {
-	var head bytes.Buffer
-	_ = ws.WriteHeader(&head, ws.Header{Fin: true, OpCode: op, Length: int64(len(payload))}) // a buffer takes all
-	return append(out, head.Bytes(), payload)
-}
-
-// bye sends a close frame; what goes wrong with it changes nothing.
-func (p *push) bye(code ws.StatusCode, reason string) {
-	_ = p.conn.SetWriteDeadline(time.Now().Add(farewell))
-	out := message(nil, ws.OpClose, ws.NewCloseFrameBody(code, reason))
-	_, _ = out.WriteTo(p.conn)
-}
-
-// drain reads what the client sends until it closes, the connection ends (both fault 0) or it does what no client may.
-func (p *push) drain() error {
-	var buf [maxClientFrame]byte
-	begun := time.Now()
-	for n := 1; ; n++ {
-		h, err := ws.ReadHeader(p.in)
-		if err != nil {
-			return fault(0)
-		}
-		switch {
-		case h.Length > maxClientFrame:
-			return fault(ws.StatusMessageTooBig)
-		case n > freeFrames+framesPerSec*int(time.Since(begun)/time.Second):
-			return fault(ws.StatusPolicyViolation)
-		case !h.Masked || h.Rsv != 0 || h.OpCode.IsReserved() || h.OpCode.IsControl() && !h.Fin:
-			return fault(ws.StatusProtocolError)
-		}
-		payload := buf[:h.Length]
-		if _, err := io.ReadFull(p.in, payload); err != nil {
-			return fault(0)
-		}
-		switch h.OpCode {
-		case ws.OpClose:
-			return fault(0)
-		case ws.OpPing:
-			ws.Cipher(payload, h.Mask, 0)
-			select {
-			case p.pong <- bytes.Clone(payload):
-			default: // one waits already
-			}
-		}
-	}
 }

@@ -103,7 +103,7 @@ func TestPush(t *testing.T) {
 	for i := range 12 {
 		op, b, err := c.next()
 		must(t, err)
-		if op == ws.OpText {
+		for op == ws.OpText {
 			var list []timeline.Cue
 			must(t, json.Unmarshal(b, &list))
 			for _, cue := range list {
@@ -184,8 +184,10 @@ func TestPushCloses(t *testing.T) {
 		h := newHouse(t, func(c *fan.Config) { c.MaxStreams = 1 })
 		_, _, err := h.dial().next()
 		must(t, err)
-		if code, _ := h.dial().closed(); code != 1013 {
-			t.Errorf("closed with %d", code)
+		d := ws.Dialer{Timeout: 10 * time.Second}
+		_, _, _, err = d.Dial(h.ctx, "ws"+strings.TrimPrefix(h.web.URL, "http")+"/live")
+		if status, ok := errors.AsType[ws.StatusError](err); !ok || status != 503 {
+			t.Errorf("the one too many is told %v", err)
 		}
 		if n := h.count("earshot_listener_refused_total", "full"); n != 1 {
 			t.Errorf("refused %v", n)

@@ -1,0 +1,188 @@
+package sweep
+
+import (
+	"fmt"
+	"time"
+)
+
+// framesPerChunk and chunkTime are a timeline's part: what one step of a stream stands for.
+const (
+	framesPerChunk = 10
+	chunkTime      = 200 * time.Millisecond
+)
+
+// Cadence is how often a listener is written to.
+type Cadence uint8
+
+// The cadences, quickest first.
+const (
+	Cadence200 Cadence = iota
+	Cadence400
+	Cadence1000
+	Cadence2000
+	cadences
+)
+
+var cadenceSteps = [cadences]int{1, 2, 5, 10} // in chunks
+
+// ParseCadence reads milliseconds: 200, 400, 1000 or 2000.
+func ParseCadence(ms int) (Cadence, error) {
+	for c, n := range cadenceSteps {
+		if ms == n*int(chunkTime/time.Millisecond) {
+			return Cadence(c), nil
+		}
+	}
+	return 0, fmt.Errorf("%d is not a cadence: 200, 400, 1000 or 2000 (milliseconds)", ms)
+}
+
+// Steps is how many chunks pass from one write to the next.
+func (c Cadence) Steps() int { return cadenceSteps[c] }
+
+// Duration is the time from one write to the next.
+func (c Cadence) Duration() time.Duration { return time.Duration(cadenceSteps[c]) * chunkTime }
+
+// notice is how long before a change from one cadence to another it is announced: a slower one long enough that a player which plays
+// at 0.88 of its speed has put the difference by, with two seconds to spare, and no less than ten seconds.
+func notice(from, to Cadence) time.Duration {
+	if to <= from {
+		return 2 * time.Second
+	}
+	saving := (to.Duration() - from.Duration()) * 100 / 12
+	return max(10*time.Second, saving+2*time.Second)
+}
+
+// plan is an announced change of one stream's cadence. It is immutable.
+type plan struct {
+	seq   uint64
+	to    Cadence // the quickest that is given from then on
+	from  uint64  // first frame to which it applies
+	notes [cadences][]byte
+}
+
+// cadenceOf is what a listener with this wish gets under the plan.
+func (p *plan) cadenceOf(wish Cadence) Cadence { return max(p.to, wish) }
+
+// propose announces a change on this stream.
+func (s *Stream) propose(seq uint64, to Cadence, lead time.Duration) {
+	next := uint64(0)
+	if c := s.at(s.head.Load() - 1); c != nil {
+		next = c.frame + framesPerChunk
+	}
+	p := &plan{seq: seq, to: to, from: next + uint64(lead/chunkTime)*framesPerChunk}
+	if s.cfg.Announce != nil {
+		for c := to; c < cadences; c++ {
+			p.notes[c] = s.cfg.Announce(c, p.from)
+		}
+	}
+	s.plan.Store(p)
+}
+
+// What the governor aims at: shares of one shard's time that sweeping takes.
+const (
+	startSlow  = 0.50 // newcomers start at a second
+	startLast  = 0.65 // newcomers start at two seconds
+	stretchAt  = 0.75 // those who are here are stretched by one step
+	relaxBelow = 0.45 // what the load would be after going back a step, for relaxAfter
+	fullAt     = 0.92 // newcomers are refused
+	relaxAfter = 30 * time.Second
+	lateShare  = 0.02 // of slots that were visited late: the load is more than it seems
+)
+
+// governor decides the cadence from what is measured. It reads no clock.
+type governor struct {
+	floor   Cadence // the operator's: nothing quicker is given
+	current Cadence // the quickest that is given, announced changes included
+	settled time.Time
+	calm    time.Time // since when going back would be safe; zero: it would not be
+}
+
+// sample is what was measured since the last step.
+type sample struct {
+	load   float64       // share of a shard's time, of the busiest one
+	late   float64       // share of its slots that were visited late
+	counts [cadences]int // listeners by the cadence they have
+	slower int           // those who have a slower one than their wish and the present one ask for
+}
+
+// verdict is what the governor wants.
+type verdict struct {
+	change bool
+	to     Cadence
+	lead   time.Duration
+}
+
+// step looks at a sample taken at now. After a change nothing is decided until it has taken effect.
+func (g *governor) step(now time.Time, s sample) verdict {
+	load := s.load
+	if s.late > lateShare {
+		load = max(load, stretchAt+0.01)
+	}
+	if g.current < g.floor {
+		return g.turn(now, g.floor)
+	}
+	if now.Before(g.settled) {
+		return verdict{}
+	}
+	if load > stretchAt && g.current+1 < cadences && s.writes(g.current) > 0 {
+		return g.turn(now, g.current+1)
+	}
+	back := g.current
+	if back > g.floor {
+		back--
+	} else if s.slower == 0 {
+		g.calm = time.Time{}
+		return verdict{}
+	}
+	if s.late > lateShare || s.load*s.growth(back) >= relaxBelow {
+		g.calm = time.Time{}
+		return verdict{}
+	}
+	if g.calm.IsZero() {
+		g.calm = now
+	}
+	if now.Sub(g.calm) < relaxAfter {
+		return verdict{}
+	}
+	return g.turn(now, back)
+}
+
+func (g *governor) turn(now time.Time, to Cadence) verdict {
+	lead := notice(g.current, to)
+	g.current, g.calm = to, time.Time{}
+	g.settled = now.Add(lead + 4*time.Second) // what changed is measured over two
+	return verdict{change: true, to: to, lead: lead}
+}
+
+// writes is how many listeners a step beyond c would slow down.
+func (s sample) writes(c Cadence) (n int) {
+	for k := Cadence(0); k <= c; k++ {
+		n += s.counts[k]
+	}
+	return n
+}
+
+// growth is by what the load grows if everybody may have cadence c.
+func (s sample) growth(c Cadence) float64 {
+	now, then := 0.0, 0.0
+	for k, n := range s.counts {
+		now += float64(n) / float64(cadenceSteps[k])
+		then += float64(n) / float64(cadenceSteps[min(Cadence(k), c)])
+	}
+	if now == 0 {
+		return 1
+	}
+	return then / now
+}
+
+// newcomer is the cadence that somebody who comes now starts with, given the load as it is with everybody who is here.
+func (g *governor) newcomer(load float64) (c Cadence, full bool) {
+	switch {
+	case load >= fullAt:
+		return 0, true
+	case load >= startLast:
+		return max(g.current, Cadence2000), false
+	case load >= startSlow:
+		return max(g.current, Cadence1000), false
+	}
+	return g.current, false
+}

@@ -1,0 +1,228 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// errBlocked says that a socket takes, or has, nothing more at the moment. It is a net.Error that is temporary, so crypto/tls goes on
+// where it was after a read that met it. (A write must never answer it: crypto/tls takes any error of a write for the end.)
+var errBlocked = blocked{}
+
+type blocked struct{}
+
+func (blocked) Error() string   { return "sweep: would block" }
+func (blocked) Timeout() bool   { return true }
+func (blocked) Temporary() bool { return true }
+
+// Conn is an accepted connection. As long as net/http has it, it is a *net.TCPConn; once a shard has it, it never blocks: a read
+// gives what there is, a write takes everything and keeps what the socket does not take.
+type Conn struct {
+	*net.TCPConn
+	in   *Listener // nil: not counted
+	left atomic.Bool
+
+	// The shard's, once detached.
+	fd      int    // -1 before
+	pending []byte // accepted and not yet written
+}
+
+// pendingLimit is what a connection may owe its socket. A chunk is written only when nothing is owed, so more than this is a client that
+// makes TLS answer without reading.
+const pendingLimit = 256 << 10
+
+// detach duplicates the socket and closes the net.Conn: its netpoll entry is gone then.
+func (c *Conn) detach() error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	fd := -1
+	var derr error
+	if err := rc.Control(func(f uintptr) { fd, derr = duplicate(int(f)) }); err != nil {
+		return err
+	}
+	if derr != nil {
+		return derr
+	}
+	_ = c.TCPConn.Close()
+	c.fd = fd
+	return nil
+}
+
+// handOver says that the connection is no longer counted by its listener: the engine counts its place.
+func (c *Conn) handOver() {
+	if c.in != nil && c.left.CompareAndSwap(false, true) {
+		c.in.open.Add(-1)
+	}
+}
+
+// Read is net.Conn.
+func (c *Conn) Read(b []byte) (int, error) {
+	if c.fd < 0 {
+		return c.TCPConn.Read(b)
+	}
+	return readFD(c.fd, b)
+}
+
+// Write is net.Conn.
+func (c *Conn) Write(b []byte) (int, error) {
+	if c.fd < 0 {
+		return c.TCPConn.Write(b)
+	}
+	if len(c.pending) == 0 {
+		n, err := writeFD(c.fd, b)
+		if err != nil && !errors.Is(err, errBlocked) {
+			return n, err
+		}
+		if n == len(b) {
+			return n, nil
+		}
+		c.pending = append(c.pending, b[n:]...)
+		return len(b), nil
+	}
+	c.pending = append(c.pending, b...)
+	return len(b), nil
+}
+
+// flush writes what is owed: errBlocked if some of it still is.
+func (c *Conn) flush() error {
+	if len(c.pending) == 0 {
+		return nil
+	}
+	n, err := writeFD(c.fd, c.pending)
+	if err != nil {
+		return err
+	}
+	if n < len(c.pending) {
+		c.pending = c.pending[:copy(c.pending, c.pending[n:])]
+		return errBlocked
+	}
+	c.pending = nil
+	return nil
+}
+
+// Close is net.Conn.
+func (c *Conn) Close() error {
+	c.handOver()
+	if c.fd >= 0 {
+		return nil // the shard closes its socket itself
+	}
+	return c.TCPConn.Close()
+}
+
+// SetDeadline is net.Conn; a detached connection has none.
+func (c *Conn) SetDeadline(t time.Time) error {
+	if c.fd >= 0 {
+		return nil
+	}
+	return c.TCPConn.SetDeadline(t)
+}
+
+// SetReadDeadline is net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.fd >= 0 {
+		return nil
+	}
+	return c.TCPConn.SetReadDeadline(t)
+}
+
+// SetWriteDeadline is net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if c.fd >= 0 {
+		return nil
+	}
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// Listener accepts connections that an engine can take over. Where descriptors run out, a newcomer is told so at once, instead of waiting in
+// the kernel's queue until it gives up.
+type Listener struct {
+	*net.TCPListener
+	engine  *Engine
+	secure  bool // the refusal would have to be in TLS: it is only closed
+	open    atomic.Int64
+	refused atomic.Uint64
+	sorry   chan *net.TCPConn
+}
+
+// spare is how many descriptors a listener leaves unused: for the store's files, and for saying no.
+const spare = 96
+
+// Listen wraps a listener of HTTP. secure says that TLS is spoken on it.
+func (e *Engine) Listen(l *net.TCPListener, secure bool) *Listener {
+	w := &Listener{TCPListener: l, engine: e, secure: secure, sorry: make(chan *net.TCPConn, spare/3)}
+	e.wg.Go(w.apologise)
+	return w
+}
+
+// ListenTCP opens a TCP listener whose connections carry no keep-alive probes of the kernel's: listeners get data all the time, and a
+// bound on how long that may stay unacknowledged.
+func ListenTCP(ctx context.Context, addr string) (*net.TCPListener, error) {
+	lc := net.ListenConfig{KeepAlive: -1}
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// Refused is how many connections were turned away because descriptors ran out.
+func (l *Listener) Refused() uint64 { return l.refused.Load() }
+
+// Accept is net.Listener.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				time.Sleep(5 * time.Millisecond) // other parts took the spare ones; net/http would wait up to a second
+				continue
+			}
+			return nil, err
+		}
+		if int(l.open.Load())+l.engine.Listeners() < Descriptors()-spare {
+			l.open.Add(1)
+			return &Conn{TCPConn: c, in: l, fd: -1}, nil
+		}
+		l.refused.Add(1)
+		select {
+		case l.sorry <- c:
+		default:
+			_ = c.Close()
+		}
+	}
+}
+
+// noRoom is what a newcomer is told for whom there is not even a descriptor.
+var noRoom = func() []byte {
+	const body = `{"type":"about:blank","title":"Service Unavailable","status":503,"code":"unavailable",` +
+		`"detail":"The server has as many listeners as it can take. Try again in half a minute."}`
+	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 30\r\n"+
+		"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}()
+
+// apologise tells those for whom there is no room, a few at a time.
+func (l *Listener) apologise() {
+	for {
+		select {
+		case c := <-l.sorry:
+			if !l.secure {
+				_ = c.SetDeadline(time.Now().Add(50 * time.Millisecond))
+				_, _ = c.Write(noRoom)
+				_ = c.CloseWrite()
+				var b [2048]byte // what it asked; unread, it would reset the connection and the answer with it
+				for n, err := c.Read(b[:]); n > 0 && err == nil; n, err = c.Read(b[:]) {
+				}
+			}
+			_ = c.Close()
+		case <-l.engine.life.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,433 @@
+package sweep
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"earshot/internal/observatory"
+)
+
+// listener is a socket and a place in a stream. There may be a hundred thousand, so what few need stands in extra.
+type listener struct {
+	group *group
+	half  *chunk // sent in part: its first offset bytes
+	ear   *observatory.Listener
+	tls   *tls.Conn // nil: plain
+	conn  *Conn     // beneath tls
+	extra *extra
+	next  uint64 // chunk that follows (half, if there is one, was the one before)
+
+	offset uint32
+	fd     int32
+	gen    uint32 // rises when the place is given to another
+	moved  uint32 // when it last took something, in tenths of a second
+	pos    uint32 // in its slot
+
+	slot    uint16
+	cadence Cadence
+	wish    Cadence
+	state   state
+}
+
+// state of a place.
+type state uint8
+
+const (
+	absent  state = iota // nobody is here
+	present              // in a schedule
+	gone                 // told that it is over; waits for the client to close
+)
+
+// extra is what most listeners never need.
+type extra struct {
+	own   []byte // goes out before the next chunk: a response's head, an announcement, a pong, a close
+	input int    // bytes that came, where none are expected
+	inbox *inbox
+}
+
+func (l *listener) spare() *extra {
+	if l.extra == nil {
+		l.extra = &extra{}
+	}
+	return l.extra
+}
+
+// joint is the bytes of several chunks, as the last listener got them: the next one mostly needs the same.
+type joint struct {
+	stream   *Stream
+	from, to uint64
+	note     []byte
+	bytes    []byte
+}
+
+// span gives the bytes from a place up to the head, after a note. They are shared, and valid until the next call.
+func (sh *shard) span(s *Stream, from, to uint64, note []byte) []byte {
+	j := &sh.joint
+	if j.stream == s && j.from == from && j.to == to && len(j.note) == len(note) {
+		return j.bytes
+	}
+	*j = joint{stream: s, from: from, to: to, note: note}
+	if to == from+1 && note == nil {
+		if c := s.at(from); c != nil {
+			j.bytes = c.bytes
+		}
+		return j.bytes
+	}
+	sh.joined = append(sh.joined[:0], note...)
+	var reached uint64
+	if sh.joined, reached = s.appendRange(sh.joined, from, to); reached != to {
+		*j = joint{} // fell out of the ring meanwhile: the slow way sees to it
+		return nil
+	}
+	j.bytes = sh.joined
+	return j.bytes
+}
+
+// visit writes to a listener what it has not had.
+func (sh *shard) visit(id uint32, g *group, told bool) {
+	l := sh.listener(id)
+	sh.visited++
+	var note []byte
+	if told {
+		if to := g.plan.cadenceOf(l.wish); to != l.cadence {
+			note = g.plan.notes[to]
+		}
+	}
+	if l.half != nil || l.extra != nil && len(l.extra.own) > 0 || g.closing || g.step-l.next > keepPlace {
+		if note != nil {
+			l.spare().own = append(l.extra.own, note...)
+		}
+		sh.catchUp(id, l)
+		return
+	}
+	b := sh.span(g.stream, l.next, g.step, note)
+	if len(b) == 0 {
+		if l.next == g.step || g.stream.at(l.next) != nil {
+			l.next, l.moved = g.step, sh.clock
+			sh.heard(l)
+			return
+		}
+		sh.catchUp(id, l)
+		return
+	}
+	n, err := sh.write(l, b)
+	if err != nil {
+		sh.failed(id, l, err)
+		return
+	}
+	g.sent += uint64(n)
+	l.moved = sh.clock
+	if n < len(b) {
+		sh.split(l, note, n)
+		return
+	}
+	l.next = g.step
+	sh.heard(l)
+}
+
+func (sh *shard) heard(l *listener) {
+	if l.ear != nil {
+		l.ear.Took(sh.now)
+	}
+}
+
+// split finds where a write of note and chunks stopped after n bytes.
+func (sh *shard) split(l *listener, note []byte, n int) {
+	if n < len(note) {
+		l.spare().own = append([]byte(nil), note[n:]...)
+		return
+	}
+	n -= len(note)
+	for {
+		c := l.group.stream.at(l.next)
+		if c == nil {
+			return // the ring went around within one write: the next visit skips to the head
+		}
+		l.next++
+		if n < len(c.bytes) {
+			if n > 0 {
+				l.half, l.offset = c, uint32(n)
+			} else {
+				l.next--
+			}
+			return
+		}
+		n -= len(c.bytes)
+	}
+}
+
+// catchUp is the long way: the rest of what was sent in part, what is the listener's own, then chunk by chunk. It may end the listener.
+func (sh *shard) catchUp(id uint32, l *listener) {
+	g := l.group
+	if l.half != nil {
+		n, err := sh.write(l, l.half.bytes[l.offset:])
+		if err != nil {
+			sh.failed(id, l, err)
+			return
+		}
+		g.sent += uint64(n)
+		l.moved = sh.clock
+		if l.offset += uint32(n); int(l.offset) < len(l.half.bytes) {
+			return
+		}
+		l.half, l.offset = nil, 0
+	}
+	if !sh.flushOwn(id, l) {
+		return
+	}
+	s := g.stream
+	head := s.head.Load()
+	for l.next < head {
+		if head-l.next > keepPlace {
+			sh.skip(l, head)
+		}
+		c := s.at(l.next)
+		if c == nil {
+			sh.skip(l, head)
+			continue
+		}
+		if len(c.bytes) > 0 {
+			n, err := sh.write(l, c.bytes)
+			if err != nil {
+				sh.failed(id, l, err)
+				return
+			}
+			g.sent += uint64(n)
+			l.moved = sh.clock
+			if n < len(c.bytes) {
+				if n > 0 {
+					l.half, l.offset = c, uint32(n)
+					l.next++
+				}
+				return
+			}
+		}
+		l.next++
+	}
+	l.moved = sh.clock
+	sh.heard(l)
+	if bye := s.bye.Load(); bye != nil {
+		sh.dismiss(id, l, *bye)
+	}
+}
+
+// skip gives up what a listener has not had: it continues shortly before the head.
+func (sh *shard) skip(l *listener, head uint64) {
+	to := max(l.next+1, head-min(head, resume))
+	l.group.skipped += to - l.next
+	l.next = to
+}
+
+// flushOwn writes what is the listener's own and says whether all of it is out.
+func (sh *shard) flushOwn(id uint32, l *listener) bool {
+	x := l.extra
+	if x == nil || len(x.own) == 0 {
+		return true
+	}
+	n, err := sh.write(l, x.own)
+	if err != nil {
+		sh.failed(id, l, err)
+		return false
+	}
+	l.moved = sh.clock
+	if x.own = x.own[n:]; len(x.own) > 0 {
+		return false
+	}
+	x.own = nil
+	if x.inbox == nil && x.input == 0 {
+		l.extra = nil
+	}
+	return true
+}
+
+// write hands bytes to the socket; with TLS all or nothing of them. What does not fit gives errBlocked.
+func (sh *shard) write(l *listener, b []byte) (int, error) {
+	if l.tls == nil {
+		return writeFD(int(l.fd), b)
+	}
+	if err := l.conn.flush(); err != nil {
+		return 0, err
+	}
+	return l.tls.Write(b)
+}
+
+// failed is told what a write answered.
+func (sh *shard) failed(id uint32, l *listener, err error) {
+	if errors.Is(err, errBlocked) {
+		if l.state == present && time.Duration(sh.clock-l.moved)*100*time.Millisecond >= stall {
+			sh.engine.dropped[droppedStalled].Add(1)
+			sh.remove(id, l)
+		}
+		return
+	}
+	if l.state == present {
+		sh.remove(id, l)
+	} else {
+		sh.release(id, l)
+	}
+}
+
+// remove ends a listener at once.
+func (sh *shard) remove(id uint32, l *listener) {
+	sh.delist(l)
+	l.group.count--
+	sh.release(id, l)
+}
+
+// release closes the socket and gives the place back.
+func (sh *shard) release(id uint32, l *listener) {
+	_ = unix.Close(int(l.fd))
+	if l.conn != nil {
+		l.conn.handOver()
+	}
+	sh.counts[l.wish][l.cadence].Add(-1)
+	sh.engine.leave(Join{Stream: l.group.stream}, l.ear)
+	*l = listener{gen: l.gen + 1}
+	sh.free = append(sh.free, id)
+}
+
+// parting is a listener that was told that it is over.
+type parting struct {
+	id, gen uint32
+	until   time.Time
+}
+
+// dismiss says goodbye: the bytes, then the end of our side; the client has a moment to close its own, so that nothing of what is
+// under way to it is lost (a close with unread input would reset the connection).
+func (sh *shard) dismiss(id uint32, l *listener, bye []byte) {
+	l.spare().own = append(l.extra.own, bye...)
+	if !sh.flushOwn(id, l) && l.state == absent {
+		return
+	}
+	sh.delist(l)
+	l.group.count--
+	l.state = gone
+	if l.tls != nil {
+		_ = l.tls.CloseWrite()
+		_ = l.conn.flush()
+	}
+	_ = unix.Shutdown(int(l.fd), unix.SHUT_WR)
+	sh.leaving = append(sh.leaving, parting{id, l.gen, sh.now.Add(farewell)})
+}
+
+// part lets go of those whose time is up.
+func (sh *shard) part() {
+	kept := sh.leaving[:0]
+	for _, p := range sh.leaving {
+		switch l := sh.listener(p.id); {
+		case l.gen != p.gen:
+		case sh.now.After(p.until):
+			sh.release(p.id, l)
+		default:
+			kept = append(kept, p)
+		}
+	}
+	sh.leaving = kept
+}
+
+// poll reads what clients sent, and notices who went.
+func (sh *shard) poll() {
+	again := sh.unread
+	sh.unread = nil
+	for _, id := range again {
+		if l := sh.listener(id); l.state != absent {
+			sh.read(id, l)
+		}
+	}
+	for {
+		n, err := unix.EpollWait(sh.epoll, sh.events, 0)
+		if err != nil || n <= 0 {
+			return
+		}
+		for _, ev := range sh.events[:n] {
+			id := uint32(ev.Fd)
+			l := sh.listener(id)
+			if l.state == absent || l.gen != uint32(ev.Pad) {
+				continue
+			}
+			if ev.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+				sh.failed(id, l, io.EOF)
+				continue
+			}
+			sh.read(id, l)
+		}
+		if n < len(sh.events) {
+			return
+		}
+	}
+}
+
+// read takes what a client sent, a bounded amount at a time.
+func (sh *shard) read(id uint32, l *listener) {
+	gen := l.gen
+	for range readLimit {
+		var n int
+		var err error
+		if l.tls != nil {
+			n, err = l.tls.Read(sh.input)
+		} else {
+			n, err = readFD(int(l.fd), sh.input)
+		}
+		if n > 0 && l.state == present && !sh.digest(id, l, sh.input[:n]) {
+			return
+		}
+		if l.gen != gen {
+			return
+		}
+		if l.conn != nil && len(l.conn.pending) > pendingLimit { // made to answer without reading
+			sh.engine.dropped[droppedProtocol].Add(1)
+			sh.failed(id, l, errFlood)
+			return
+		}
+		switch {
+		case errors.Is(err, errBlocked):
+			return
+		case err != nil: // a client that closed its side is gone
+			sh.failed(id, l, err)
+			return
+		}
+	}
+	sh.unread = append(sh.unread, id)
+}
+
+var errFlood = errors.New("sweep: the client makes TLS answer and does not read")
+
+// digest looks at what a client sent, and says whether the listener is still there.
+func (sh *shard) digest(id uint32, l *listener, b []byte) bool {
+	x := l.spare()
+	if !l.group.stream.cfg.Socket {
+		if x.input += len(b); x.input > maxInput {
+			sh.engine.dropped[droppedProtocol].Add(1)
+			sh.remove(id, l)
+			return false
+		}
+		return true
+	}
+	if x.inbox == nil {
+		x.inbox = &inbox{begun: sh.now}
+	}
+	answer, over, fault := x.inbox.feed(b, sh.now)
+	if fault {
+		sh.engine.dropped[droppedProtocol].Add(1)
+	}
+	if over {
+		if l.half != nil { // the close has to wait for the end of a message; who leaves need not
+			sh.remove(id, l)
+			return false
+		}
+		x.own = nil // nothing else is of use any more
+		sh.dismiss(id, l, answer)
+		return false
+	}
+	if len(answer) > 0 {
+		x.own = append(x.own, answer...)
+		if l.half == nil {
+			return sh.flushOwn(id, l) || l.state == present
+		}
+	}
+	return true
+}

@@ -1,0 +1,388 @@
+package sweep
+
+import (
+	"crypto/tls"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"earshot/internal/observatory"
+)
+
+// shard owns listeners and the goroutine that serves them.
+type shard struct {
+	gauge
+	engine *Engine
+	epoll  int
+	bell   chan struct{} // capacity 1: look at the mailbox and the streams
+
+	mu      sync.Mutex
+	mailbox []arrival
+
+	// owned by run
+	pages    [][]listener
+	free     []uint32 // places in pages
+	groups   []*group
+	leaving  []parting
+	unread   []uint32 // more came than was read at once
+	input    []byte   // what was read last
+	joined   []byte   // what joint made last
+	joint    joint
+	events   []unix.EpollEvent
+	now      time.Time
+	clock    uint32 // now, in tenths of a second since the engine began
+	visited  int64
+	arrivals []arrival // taken out of the mailbox
+}
+
+// arrival is a newcomer on the way to its shard.
+type arrival struct {
+	join  Join
+	ear   *observatory.Listener
+	conn  *Conn
+	tls   *tls.Conn
+	input []byte
+}
+
+// group is one stream's listeners on this shard.
+type group struct {
+	stream   *Stream
+	step     uint64    // the head when it was last looked at
+	begun    time.Time // when that was seen
+	closing  bool
+	classes  [cadences]*schedule // nil: nobody has that cadence
+	plan     *plan               // the latest that was seen
+	carried  bool                // the plan has taken effect
+	count    int
+	sent     uint64 // bytes, not yet told
+	skipped  uint64
+	lastTold time.Time
+}
+
+const (
+	pageBits  = 9
+	pageSize  = 1 << pageBits
+	inputSize = 16 << 10
+	maxEvents = 256
+	readLimit = 4 // reads of one listener at a time
+)
+
+func newShard(e *Engine) (*shard, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	sh := &shard{
+		engine: e, epoll: ep, bell: make(chan struct{}, 1),
+		input: make([]byte, inputSize), events: make([]unix.EpollEvent, maxEvents),
+	}
+	sh.cost.Store(int64(firstCost))
+	return sh, nil
+}
+
+// nudge makes the shard look around.
+func (sh *shard) nudge() {
+	select {
+	case sh.bell <- struct{}{}:
+	default:
+	}
+}
+
+// put hands a newcomer over. After the end its socket is closed.
+func (sh *shard) put(a arrival) {
+	sh.counts[a.join.Wish][a.join.Given].Add(1) // at once, so that the next newcomer sees the load
+	sh.mu.Lock()
+	sh.mailbox = append(sh.mailbox, a)
+	sh.mu.Unlock()
+	sh.nudge()
+}
+
+// run is the shard's life: at each step of a stream, and at each slot after it, it visits who is due; in between it reads what came.
+func (sh *shard) run() {
+	defer sh.close()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		wait := time.Hour
+		if sh.any() {
+			wait = sh.untilNext()
+		}
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-sh.bell:
+		case <-sh.engine.life.Done():
+			return
+		}
+		sh.tick()
+	}
+}
+
+func (sh *shard) any() bool { return len(sh.groups) > 0 || len(sh.leaving) > 0 }
+
+// untilNext is how long nothing is due; the sockets are looked at at least once in a slot's time.
+func (sh *shard) untilNext() time.Duration {
+	now := time.Now()
+	wait := slotTime
+	for _, g := range sh.groups {
+		since := now.Sub(g.begun)
+		if int(since/slotTime)+1 < perStep {
+			wait = min(wait, slotTime-since%slotTime)
+		}
+	}
+	return max(wait, 200*time.Microsecond)
+}
+
+// tick does all that is due.
+func (sh *shard) tick() {
+	began := time.Now()
+	sh.look(began)
+	sh.receive()
+	sh.poll()
+	for more := true; more; {
+		more = false
+		for i := 0; i < len(sh.groups); i++ {
+			g := sh.groups[i]
+			sh.look(time.Now())
+			if sh.step(g) {
+				more = true
+			}
+			if g.count == 0 {
+				sh.tell(g)
+				sh.groups = append(sh.groups[:i], sh.groups[i+1:]...)
+				i--
+			}
+		}
+		if more {
+			sh.receive() // who comes does not wait for the end of a long tick
+		}
+	}
+	sh.part()
+	sh.busy.Add(int64(time.Since(began)))
+	sh.visits.Add(sh.visited)
+	sh.visited = 0
+}
+
+func (sh *shard) look(now time.Time) {
+	sh.now = now
+	sh.clock = uint32(now.Sub(sh.engine.begun) / (100 * time.Millisecond))
+}
+
+// receive lets in who is in the mailbox.
+func (sh *shard) receive() {
+	sh.mu.Lock()
+	sh.arrivals, sh.mailbox = sh.mailbox, sh.arrivals[:0]
+	sh.mu.Unlock()
+	for i := range sh.arrivals {
+		sh.admit(&sh.arrivals[i])
+		sh.arrivals[i] = arrival{}
+	}
+}
+
+// admit makes a listener of an arrival: its head and what it has to catch up with are written at once.
+func (sh *shard) admit(a *arrival) {
+	id := sh.place()
+	l := sh.listener(id)
+	g := sh.group(a.join.Stream)
+	*l = listener{
+		gen: l.gen, group: g, ear: a.ear, fd: int32(a.conn.fd), next: a.join.Next, wish: a.join.Wish, cadence: a.join.Given,
+		moved: sh.clock, conn: a.conn, state: present,
+	}
+	if a.tls != nil {
+		l.tls = a.tls
+	} else {
+		l.conn.handOver()
+		l.conn = nil
+	}
+	if len(a.join.Head) > 0 {
+		l.spare().own = a.join.Head
+	}
+	g.count++
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: int32(id), Pad: int32(l.gen)}
+	if err := unix.EpollCtl(sh.epoll, unix.EPOLL_CTL_ADD, int(l.fd), &ev); err != nil {
+		sh.enlist(id, l)
+		sh.remove(id, l)
+		return
+	}
+	sh.enlist(id, l)
+	if len(a.input) > 0 && !sh.digest(id, l, a.input) {
+		return
+	}
+	if a.tls != nil {
+		sh.unread = append(sh.unread, id) // crypto/tls may hold what it has read already
+	}
+	sh.catchUp(id, l)
+}
+
+// place finds room for a listener.
+func (sh *shard) place() uint32 {
+	if len(sh.free) == 0 {
+		page := uint32(len(sh.pages)) << pageBits
+		sh.pages = append(sh.pages, make([]listener, pageSize))
+		for i := range uint32(pageSize) {
+			sh.free = append(sh.free, page+pageSize-1-i)
+		}
+	}
+	id := sh.free[len(sh.free)-1]
+	sh.free = sh.free[:len(sh.free)-1]
+	return id
+}
+
+func (sh *shard) listener(id uint32) *listener { return &sh.pages[id>>pageBits][id&(pageSize-1)] }
+
+func (sh *shard) group(s *Stream) *group {
+	for _, g := range sh.groups {
+		if g.stream == s {
+			return g
+		}
+	}
+	g := &group{stream: s, step: s.head.Load(), begun: sh.now, plan: s.plan.Load(), carried: true}
+	if g.plan != nil {
+		g.carried = g.reached()
+	}
+	sh.groups = append(sh.groups, g)
+	return g
+}
+
+// enlist puts a listener into its cadence's schedule.
+func (sh *shard) enlist(id uint32, l *listener) {
+	g := l.group
+	if g.classes[l.cadence] == nil {
+		g.classes[l.cadence] = newSchedule(l.cadence, g.step)
+	}
+	room := max(1, int(int64(slotWork)/max(1, sh.cost.Load())))
+	slot, pos := g.classes[l.cadence].add(id, room)
+	l.slot, l.pos = uint16(slot), uint32(pos)
+}
+
+func (sh *shard) delist(l *listener) {
+	c := l.group.classes[l.cadence]
+	if moved, any := c.remove(int(l.slot), int(l.pos)); any {
+		sh.listener(moved).pos = l.pos
+	}
+}
+
+// step visits one slot of each cadence that is due, and says whether more are.
+func (sh *shard) step(g *group) (more bool) {
+	s := g.stream
+	if head := s.head.Load(); head != g.step {
+		g.step, g.begun = head, sh.now
+		sh.follow(g)
+	}
+	if !g.closing && s.Closed() {
+		g.closing, g.begun = true, sh.now
+		for _, c := range g.classes { // everybody is visited once a second, until they have taken all
+			if c != nil {
+				c.turn = 0
+			}
+		}
+	}
+	for _, c := range g.classes {
+		if c == nil || c.count == 0 {
+			continue
+		}
+		since := sh.now.Sub(g.begun)
+		var due uint64
+		if g.closing {
+			due = uint64(float64(len(c.slots))*since.Seconds()) + 1
+		} else {
+			due = c.due(g.step, since)
+		}
+		if c.turn >= due {
+			continue
+		}
+		at := c.slots[c.turn%uint64(len(c.slots))]
+		if len(at) > 0 && !g.closing {
+			sh.slots.Add(1)
+			if lateness(c.turn, g.step, since) > lateBy {
+				sh.lateSlots.Add(1)
+			}
+		}
+		told := c.turn < c.notes
+		for i := len(at) - 1; i >= 0; i-- { // from the back: a visit may remove who is visited
+			sh.visit(at[i], g, told)
+		}
+		c.turn++
+		more = more || c.turn < due
+	}
+	if g.sent+g.skipped > 0 {
+		sh.tell(g)
+	}
+	return more
+}
+
+// tell publishes what was counted of a group.
+func (sh *shard) tell(g *group) {
+	t := g.stream.cfg.Tally
+	t.Bytes.Add(g.sent)
+	t.Skipped.Add(g.skipped)
+	g.sent, g.skipped = 0, 0
+}
+
+// follow looks at the stream's plan, at a step: a new one is told to each listener at its next visit; one whose time has come is carried out.
+func (sh *shard) follow(g *group) {
+	if p := g.stream.plan.Load(); p != nil && (g.plan == nil || p.seq != g.plan.seq) {
+		g.plan, g.carried = p, false
+		for _, c := range g.classes {
+			if c != nil && p.notes[p.to] != nil {
+				c.notes = c.turn + uint64(len(c.slots))
+			}
+		}
+	}
+	if g.plan == nil || g.carried || !g.reached() {
+		return
+	}
+	g.carried = true
+	for k, c := range g.classes {
+		if c == nil || c.count == 0 {
+			continue
+		}
+		for slot := range c.slots {
+			for i := len(c.slots[slot]) - 1; i >= 0; i-- {
+				id := c.slots[slot][i]
+				l := sh.listener(id)
+				to := g.plan.cadenceOf(l.wish)
+				if to == Cadence(k) {
+					continue
+				}
+				sh.delist(l)
+				sh.counts.move(l.wish, l.cadence, to)
+				l.cadence = to
+				sh.enlist(id, l)
+			}
+		}
+	}
+}
+
+// reached says whether the plan's frame has been appended.
+func (g *group) reached() bool {
+	c := g.stream.at(g.step - 1)
+	return c == nil || c.frame+framesPerChunk > g.plan.from
+}
+
+// close lets go of everybody.
+func (sh *shard) close() {
+	sh.look(time.Now())
+	sh.receive()
+	for _, p := range sh.leaving {
+		if l := sh.listener(p.id); l.gen == p.gen {
+			sh.release(p.id, l)
+		}
+	}
+	for _, g := range sh.groups {
+		for _, c := range g.classes {
+			if c == nil {
+				continue
+			}
+			for _, slot := range c.slots {
+				for i := len(slot) - 1; i >= 0; i-- {
+					sh.remove(slot[i], sh.listener(slot[i]))
+				}
+			}
+		}
+		sh.tell(g)
+	}
+	_ = unix.Close(sh.epoll)
+}

@@ -1,0 +1,116 @@
+package sweep
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// notSent bounds what the kernel holds of a socket beyond what is under way: three seconds of audio. More would hide minutes from the
+	// cursor, and a slow listener would hear them all.
+	notSent = 16 << 10
+	// unacknowledged is how long the other side may be silent while data is under way to it, in milliseconds.
+	unacknowledged = 30_000
+)
+
+// duplicate gives a second descriptor of a socket, set up for sweeping.
+func duplicate(fd int) (int, error) {
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate a socket: %w", err)
+	}
+	// Without these a listener is served all the same, only less well.
+	_ = unix.SetsockoptInt(d, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
+	_ = unix.SetsockoptInt(d, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unacknowledged)
+	return d, nil
+}
+
+// writeFD writes what the socket takes: all, a part, or errBlocked. The raw system call spares the scheduler's bookkeeping, twice a
+// write; the socket does not block.
+func writeFD(fd int, b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for {
+		n, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+			unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
+		switch e {
+		case 0:
+			return int(n), nil
+		case unix.EAGAIN:
+			return 0, errBlocked
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// readFD reads what has come: errBlocked if nothing has, io.EOF at the end.
+func readFD(fd int, b []byte) (int, error) {
+	for {
+		n, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+			unix.MSG_DONTWAIT, 0, 0)
+		switch e {
+		case 0:
+			if n == 0 {
+				return 0, io.EOF
+			}
+			return int(n), nil
+		case unix.EAGAIN:
+			return 0, errBlocked
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// Descriptors is how many descriptors this process may open.
+func Descriptors() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return int(min(l.Cur, 1<<30))
+}
+
+// memoryShort says whether the machine has so little memory left that newcomers endanger those who are here.
+func memoryShort() bool {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return false
+	}
+	total, left := meminfo(b)
+	return total > 0 && left < max(total/50, 96<<10)
+}
+
+// meminfo reads what there is and what is available, in KiB.
+func meminfo(b []byte) (total, left uint64) {
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for lines.Scan() {
+		f := bytes.Fields(lines.Bytes())
+		if len(f) < 2 {
+			continue
+		}
+		n, err := strconv.ParseUint(string(f[1]), 10, 64)
+		switch {
+		case err != nil && errors.Is(err, strconv.ErrRange):
+			continue
+		case string(f[0]) == "MemTotal:":
+			total = n
+		case string(f[0]) == "MemAvailable:":
+			left = n
+		}
+	}
+	return total, left
+}
