@@ -27,6 +27,8 @@ type cli struct {
 
 type serveCmd struct {
 	Listen    string   `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"TCP address of HTTP (${default})."`
+	Cert      string   `type:"path" placeholder:"FILE" help:"Certificate chain in PEM: --listen then speaks HTTPS (with --key)."`
+	Key       string   `type:"path" placeholder:"FILE" help:"Private key of --cert, in PEM."`
 	UDP       string   `default:"127.0.0.1:8443" placeholder:"HOST:PORT" name:"udp" help:"UDP address of all WebRTC media; the same port is taken over TCP as a fallback (${default})."`
 	Advertise []string `placeholder:"IP[,IP]" help:"Addresses that ICE candidates name, if they differ from --udp: behind a NAT, the public one."`
 	Data      string   `default:"./data" type:"path" help:"Folder of all that is kept; one process at a time (${default})."`
@@ -37,7 +39,7 @@ type serveCmd struct {
 
 // Run is `earshot serve`.
 func (c *serveCmd) Run() error {
-	cfg := app.Config{Listen: c.Listen, UDP: c.UDP, Data: c.Data, Demo: c.Demo, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
+	cfg := app.Config{Listen: c.Listen, Cert: c.Cert, Key: c.Key, UDP: c.UDP, Data: c.Data, Demo: c.Demo, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
 	for _, s := range c.Advertise {
 		a, err := netip.ParseAddr(strings.TrimSpace(s))
 		if err != nil {

@@ -5,6 +5,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ import (
 	"earshot/internal/cluster"
 	"earshot/internal/event"
 	"earshot/internal/fan"
+	"earshot/internal/fan/sweep"
 	"earshot/internal/rtc"
 	"earshot/internal/web"
 	"earshot/ui"
@@ -40,7 +42,8 @@ const shutdownGrace = 10 * time.Second
 type App struct {
 	cfg  Config
 	log  *slog.Logger
-	http net.Listener
+	http *net.TCPListener
+	tls  *tls.Config // nil: plain HTTP
 	port *fan.Port
 
 	cluster *cluster.Cluster
@@ -68,7 +71,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}()
 
 	// The ports first: whoever starts a second node by mistake is told so before a store is touched.
-	if a.http, err = net.Listen("tcp", cfg.Listen); err != nil {
+	if a.tls, err = secure(cfg); err != nil {
+		return nil, err
+	}
+	if a.http, err = sweep.ListenTCP(ctx, cfg.Listen); err != nil {
 		return nil, listenError("--listen", cfg.Listen, err)
 	}
 	if a.port, err = fan.Listen(cfg.UDP, a.log); err != nil {
@@ -131,7 +137,12 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 // listeners told to come back and when, connections ended, the store closed. It returns nil after an orderly end.
 func (a *App) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
-	go func() { failed <- a.server.Serve(a.http) }()
+	inner := a.fan.Sweep().Listen(a.http, a.tls != nil)
+	if a.server.TLSConfig = a.tls; a.tls != nil {
+		go func() { failed <- a.server.ServeTLS(inner, "", "") }()
+	} else {
+		go func() { failed <- a.server.Serve(inner) }()
+	}
 	a.log.Info("serving", "http", a.http.Addr().String(), "udp", a.port.Addr().String())
 
 	var err error
@@ -193,6 +204,24 @@ func (a *App) ready() error {
 		return event.Unavailable("The server is restarting.", nil)
 	}
 	return a.cluster.Ready()
+}
+
+// secure reads the certificate: nil without one.
+func secure(cfg Config) (*tls.Config, error) {
+	if cfg.Cert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
+	if err != nil {
+		return nil, fmt.Errorf("--cert %s, --key %s: want a certificate chain and its key in PEM: %w", cfg.Cert, cfg.Key, err)
+	}
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{pair},
+		NextProtos:   []string{"h2", "http/1.1"},
+		// Each write of a part is one record, from the first: small records to begin with would only cost system calls.
+		DynamicRecordSizingDisabled: true,
+	}, nil
 }
 
 // listenError turns the system's word into what an operator can act on.

@@ -12,8 +12,11 @@ import (
 // Config is what an operator says about a node. All of it is judged before anything listens.
 type Config struct {
 	// Listen is the TCP address of HTTP: host:port. Browsers give a microphone only to pages from localhost or over HTTPS, so
-	// an address that others reach needs a proxy that speaks HTTPS in front.
+	// an address that others reach needs Cert and Key, or a proxy that speaks HTTPS in front.
 	Listen string
+
+	// Cert and Key are PEM files of a certificate chain and its key. With them Listen speaks HTTPS: TLS 1.2 and later, HTTP/2 and 1.1.
+	Cert, Key string
 
 	// UDP is the address, host:port, of all WebRTC media. The same port number is taken over TCP as a fallback.
 	UDP string
@@ -41,6 +44,9 @@ func (c Config) Validate() error {
 	}
 	if _, err := checkAddress("--udp", c.UDP); err != nil {
 		return err
+	}
+	if (c.Cert == "") != (c.Key == "") {
+		return errors.New("--cert and --key belong together: name the PEM file of the certificate and that of its key")
 	}
 	if c.Data == "" {
 		return errors.New("--data is empty: name a folder that this process may write, such as ./data")

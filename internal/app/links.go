@@ -33,12 +33,16 @@ func (a *App) Links() Links {
 // URL is the address at which this machine's own browser reaches the node. It says localhost for loopback: browsers give
 // localhost a microphone and Secure cookies without HTTPS.
 func (a *App) URL() string {
+	scheme := "http://"
+	if a.tls != nil {
+		scheme = "https://"
+	}
 	host, port, err := net.SplitHostPort(a.http.Addr().String())
 	if err != nil {
-		return "http://" + a.http.Addr().String()
+		return scheme + a.http.Addr().String()
 	}
 	if ip, err := netip.ParseAddr(host); err == nil && (ip.IsLoopback() || ip.IsUnspecified()) {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return scheme + net.JoinHostPort(host, port)
 }
