@@ -32,7 +32,7 @@ var bans = []struct {
 	{"github.com/gobwas/", []string{"fan", "fan/sweep"}, "listeners' sockets are fan's"},
 	{"github.com/danielgtaylor/huma/", []string{"web"}, "the API's library must not shape the domain"},
 	{"github.com/prometheus/", []string{"rtc", "fan", "cluster", "archive", "web", "app"}, "the core counts in plain structs; adapters publish"},
-	{"net/http", []string{"rtc", "fan", "cluster", "archive", "web", "app", "rig"}, "the core runs without a network"},
+	{"net/http", []string{"rtc", "fan", "fan/sweep", "cluster", "archive", "web", "app", "rig"}, "the core runs without a network"},
 	{"log/slog", []string{"rtc", "fan", "fan/whep", "peer", "cluster", "archive", "web", "app", "rig"}, "the core answers errors and counts; it does not talk"},
 	{"testing", nil, "production code does not carry its tests"},
 }

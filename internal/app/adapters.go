@@ -15,8 +15,10 @@ import (
 // listeners shows fan to web: adapters do not know each other's types.
 type listeners struct{ *fan.Fan }
 
-func (l listeners) WHEP(ctx context.Context, slug string, tl *timeline.Timeline, aud *observatory.Audience, offer []byte) (string, []byte, error) {
-	return l.Fan.WHEP(ctx, fan.Source{Slug: slug, Timeline: tl, Audience: aud}, offer)
+func (l listeners) WHEP(ctx context.Context, slug string, tl *timeline.Timeline, aud *observatory.Audience, offer []byte, packet int) (
+	string, []byte, error,
+) {
+	return l.Fan.WHEP(ctx, fan.Source{Slug: slug, Timeline: tl, Audience: aud}, offer, packet)
 }
 
 func (l listeners) ServeLive(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error {
@@ -34,6 +36,13 @@ func (l listeners) ServeOgg(w http.ResponseWriter, r *http.Request, slug string,
 func (l listeners) ServeCues(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error {
 	return l.Fan.ServeCues(w, r, fan.Source{Slug: slug, Timeline: tl, Audience: aud})
 }
+
+// pacer shows the fan's hand on the pace to web.
+type pacer struct{ fan *fan.Fan }
+
+func (p pacer) Pace() web.Pace { return web.Pace(p.fan.Pace()) }
+
+func (p pacer) SetPace(to web.Pace) error { return p.fan.SetPace(fan.Pace(to)) }
 
 // replays shows archive to web.
 type replays struct{ *archive.Archive }

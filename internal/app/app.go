@@ -109,6 +109,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Voices:          a.gate,
 		Listeners:       listeners{a.fan},
 		Replays:         replays{a.archive},
+		Pacer:           pacer{a.fan},
 		UI:              ui.FS(),
 		OperatorKeyHash: web.HashSecret(a.operatorKey),
 		Metrics:         promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),

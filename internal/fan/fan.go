@@ -92,10 +92,10 @@ func New(cfg Config) (*Fan, error) {
 // Sweep is the engine of streams, for those who accept connections for it.
 func (f *Fan) Sweep() *sweep.Engine { return f.sweep }
 
-// WHEP answers a listener's SDP offer (draft-ietf-wish-whep). The session ends with the timeline, with EndWHEP, or when the
+// WHEP answers a listener's SDP offer (draft-ietf-wish-whep); packet is its wish for the milliseconds in a packet: 20, 60 or 120. The session ends with the timeline, with EndWHEP, or when the
 // listener goes. Errors are *event.Error: Invalid for the offer, Busy, Unavailable while stopping.
-func (f *Fan) WHEP(ctx context.Context, src Source, offer []byte) (id string, answer []byte, err error) {
-	return f.whep.Answer(ctx, src, offer)
+func (f *Fan) WHEP(ctx context.Context, src Source, offer []byte, packet int) (id string, answer []byte, err error) {
+	return f.whep.Answer(ctx, src, offer, packet)
 }
 
 // EndWHEP ends a session by its id and says whether there was one.
@@ -104,6 +104,7 @@ func (f *Fan) EndWHEP(id string) bool { return f.whep.End(id) }
 // Pace is what this node gives at the quickest.
 type Pace struct {
 	Push time.Duration // from one message of push to the next
+	WHEP time.Duration // of programme in one WebRTC packet
 }
 
 // Pace tells what this node gives at the quickest, by the operator's hand and by load.

@@ -88,15 +88,15 @@ func TestOffersWithoutEnd(t *testing.T) {
 	h.t.Cleanup(func() { _ = first.Close() })
 	begun := time.Now()
 	for range 5 {
-		_, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"))
+		_, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 20)
 		must(t, err)
 	}
-	if _, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener")); event.CodeOf(err) != event.CodeBusy {
+	if _, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 20); event.CodeOf(err) != event.CodeBusy {
 		t.Errorf("at the limit: %v", err)
 	}
 	must(t, first.Dial(h.ctx, func(offer []byte) (answer []byte, err error) {
 		for {
-			if _, answer, err = h.fan.WHEP(h.ctx, h.source(), offer); event.CodeOf(err) != event.CodeBusy || time.Since(begun) > 10*time.Second {
+			if _, answer, err = h.fan.WHEP(h.ctx, h.source(), offer, 20); event.CodeOf(err) != event.CodeBusy || time.Since(begun) > 10*time.Second {
 				return answer, err
 			}
 			time.Sleep(50 * time.Millisecond)
@@ -105,7 +105,7 @@ func TestOffersWithoutEnd(t *testing.T) {
 	h.heard(first, 10)
 	// Who is connected is not given up.
 	for range 20 {
-		_, _, _ = h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"))
+		_, _, _ = h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 20)
 	}
 	h.heard(first, 10)
 }

@@ -126,6 +126,11 @@ func (s *web) postWHEP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, event.Invalid("monitor", "The monitor is asked for with ?monitor=1."))
 		return
 	}
+	packet, err := packetWish(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
 	sdp, err := offer(w, r)
 	if err != nil {
 		s.fail(w, r, err)
@@ -139,7 +144,7 @@ func (s *web) postWHEP(w http.ResponseWriter, r *http.Request) {
 			s.fail(w, r, rerr)
 			return
 		}
-		id, reply, err = s.cfg.Listeners.WHEP(r.Context(), slug, room.Timeline, room.Audience, sdp)
+		id, reply, err = s.cfg.Listeners.WHEP(r.Context(), slug, room.Timeline, room.Audience, sdp, packet)
 	} else {
 		c, jerr := s.judge(r, slug, part)
 		if jerr != nil {
@@ -158,6 +163,19 @@ func (s *web) postWHEP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, r, id, reply)
+}
+
+// packetWish is the ?packet of a listener: the shortest packets that it wants, in milliseconds.
+func packetWish(r *http.Request) (int, error) {
+	switch r.URL.Query().Get("packet") {
+	case "", "20":
+		return 20, nil
+	case "60":
+		return 60, nil
+	case "120":
+		return 120, nil
+	}
+	return 0, event.Invalid("packet", "A packet holds 20, 60 or 120 milliseconds.")
 }
 
 // endSession ends a WebRTC session by its address, which only who started it knows.

@@ -84,6 +84,7 @@ func (s *web) routeAPI() error {
 	a.events()
 	a.invites()
 	a.people()
+	a.pace()
 	a.document()
 
 	// Huma registers its own error, which nobody here is ever sent.

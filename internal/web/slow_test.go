@@ -48,7 +48,7 @@ func (o *oneRoom) Segment(context.Context, string, uint64) ([]byte, error) {
 
 func (o *oneRoom) handler(t testing.TB) http.Handler {
 	t.Helper()
-	h, err := web.New(web.Config{Store: o, House: o, Voices: o, Listeners: o, Replays: o, UI: testUI, Registerer: prometheus.NewRegistry()})
+	h, err := web.New(web.Config{Store: o, House: o, Voices: o, Listeners: o, Replays: o, Pacer: &testPacer{}, UI: testUI, Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

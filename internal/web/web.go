@@ -98,7 +98,8 @@ type Voices interface {
 // Listeners is the engine of those who listen. The Serve methods return when the listener has gone; an error means that
 // nothing was written yet.
 type Listeners interface {
-	WHEP(ctx context.Context, slug string, tl *timeline.Timeline, aud *observatory.Audience, offer []byte) (id string, answer []byte, err error)
+	// WHEP answers an offer; packet is how many milliseconds of programme a packet shall hold: 20, 60 or 120.
+	WHEP(ctx context.Context, slug string, tl *timeline.Timeline, aud *observatory.Audience, offer []byte, packet int) (id string, answer []byte, err error)
 	EndWHEP(id string) bool
 	ServeLive(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error
 	ServeMP4(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error
@@ -127,6 +128,7 @@ type Config struct {
 	Voices    Voices
 	Listeners Listeners
 	Replays   Replays
+	Pacer     Pacer
 
 	// UI holds home.html, event.html, studio.html, operator.html, docs.html, 404.html and assets/. It is read once, by New.
 	UI fs.FS
@@ -167,8 +169,8 @@ type web struct {
 
 // New makes the handler. It fails if the configuration or the UI is incomplete.
 func New(cfg Config) (http.Handler, error) {
-	if cfg.Store == nil || cfg.House == nil || cfg.Voices == nil || cfg.Listeners == nil || cfg.Replays == nil || cfg.UI == nil {
-		return nil, errors.New("web: the configuration lacks one of Store, House, Voices, Listeners, Replays, UI")
+	if cfg.Store == nil || cfg.House == nil || cfg.Voices == nil || cfg.Listeners == nil || cfg.Replays == nil || cfg.Pacer == nil || cfg.UI == nil {
+		return nil, errors.New("web: the configuration lacks one of Store, House, Voices, Listeners, Replays, Pacer, UI")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -71,7 +71,7 @@ func newWorld(t fataler, dir string) *world {
 		t.Fatal(err)
 	}
 	handler, err := web.New(web.Config{
-		Store: w.store, House: w, Voices: &testVoices{}, Listeners: testListeners{}, Replays: testReplays{w.archive}, UI: testUI,
+		Store: w.store, House: w, Voices: &testVoices{}, Listeners: testListeners{}, Replays: testReplays{w.archive}, Pacer: &testPacer{}, UI: testUI,
 		OperatorKeyHash: web.HashSecret(w.operator), Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), Registerer: reg,
 		Ready: func() error { w.mu.Lock(); defer w.mu.Unlock(); return w.ready }, Log: log, Now: w.now,
 	})
@@ -300,10 +300,25 @@ func (v *testVoices) End(id string) bool {
 	return true
 }
 
+// testPacer remembers what it was told.
+type testPacer struct{ pace web.Pace }
+
+func (p *testPacer) Pace() web.Pace { return p.pace }
+
+func (p *testPacer) SetPace(pace web.Pace) error {
+	if pace.Push != 0 {
+		p.pace.Push = pace.Push
+	}
+	if pace.WHEP != 0 {
+		p.pace.WHEP = pace.WHEP
+	}
+	return nil
+}
+
 // testListeners takes the place of the listeners' engine.
 type testListeners struct{}
 
-func (testListeners) WHEP(_ context.Context, _ string, _ *timeline.Timeline, _ *observatory.Audience, offer []byte) (string, []byte, error) {
+func (testListeners) WHEP(_ context.Context, _ string, _ *timeline.Timeline, _ *observatory.Audience, offer []byte, packet int) (string, []byte, error) {
 	if !bytes.HasPrefix(offer, []byte("v=0")) {
 		return "", nil, event.Invalid("offer", "This is not SDP.")
 	}

@@ -127,7 +127,7 @@ func New(cfg Config) (*Engine, error) {
 
 // Answer answers a listener's SDP offer (draft-ietf-wish-whep). The session ends with the timeline, with End, or when the listener
 // goes. Errors are *event.Error: Invalid for the offer, Busy, Conflict after the end, Unavailable while stopping.
-func (w *Engine) Answer(ctx context.Context, src Source, offer []byte) (string, []byte, error) {
+func (w *Engine) Answer(ctx context.Context, src Source, offer []byte, _ int) (string, []byte, error) {
 	o, err := peer.ReadOffer(offer)
 	if err == nil && !o.Receives {
 		err = event.Invalid("offer", "The offer does not receive audio. Offer the track recvonly.")
