@@ -39,8 +39,7 @@ func (f *Fan) ServeLive(w http.ResponseWriter, r *http.Request, src Source) erro
 		return err
 	}
 	s := room.streams[formPush]
-	// One who is written to seldom needs more to begin with: what it plays until the next write.
-	next, frame := s.Place(burstPush + given.Steps() - 1)
+	next, frame := s.Place(burst(given))
 	greeting, err := room.greet(next, frame, given)
 	if err != nil {
 		f.sweep.Release()
@@ -48,6 +47,15 @@ func (f *Fan) ServeLive(w http.ResponseWriter, r *http.Request, src Source) erro
 	}
 	f.take(w, sweep.Join{Stream: s, Next: next, Wish: wish, Given: given, Head: append(accept(r), greeting...)})
 	return nil
+}
+
+// burst is how many parts of the past a newcomer gets. The first write comes a cadence and up to a part later, so one who is written to
+// seldom needs as much to begin with, and what is to be left then.
+func burst(c sweep.Cadence) int {
+	if c == sweep.Cadence200 {
+		return burstPush
+	}
+	return c.Steps() + burstPush
 }
 
 // accept is the server's half of the handshake (RFC 6455, 4.2.2).

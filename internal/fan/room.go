@@ -162,8 +162,8 @@ type cadenceData struct {
 	From uint64 `json:"from"`
 }
 
-func announcePush(c sweep.Cadence, from uint64) []byte {
-	text, err := json.Marshal([]cadenceCue{{Frame: from, Kind: "cadence", Data: cadenceData{"push", c.Duration().Milliseconds(), from}}})
+func announcePush(c sweep.Cadence, at, from uint64) []byte {
+	text, err := json.Marshal([]cadenceCue{{Frame: at, Kind: "cadence", Data: cadenceData{"push", c.Duration().Milliseconds(), from}}})
 	if err != nil {
 		panic(err) // numbers and constants
 	}

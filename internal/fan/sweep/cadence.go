@@ -71,7 +71,7 @@ func (s *Stream) propose(seq uint64, to Cadence, lead time.Duration) {
 	p := &plan{seq: seq, to: to, from: next + uint64(lead/chunkTime)*framesPerChunk}
 	if s.cfg.Announce != nil {
 		for c := to; c < cadences; c++ {
-			p.notes[c] = s.cfg.Announce(c, p.from)
+			p.notes[c] = s.cfg.Announce(c, next, p.from)
 		}
 	}
 	s.plan.Store(p)

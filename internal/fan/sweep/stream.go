@@ -30,8 +30,8 @@ type StreamConfig struct {
 	Audience *observatory.Audience
 	Rung     observatory.Rung
 
-	// Announce makes the bytes that tell a listener its next cadence, from a frame on; nil: it is not told.
-	Announce func(c Cadence, from uint64) []byte
+	// Announce makes the bytes that tell a listener, at a frame, its next cadence, from a frame on; nil: it is not told.
+	Announce func(c Cadence, at, from uint64) []byte
 
 	// Socket says that this is a WebSocket: what clients send is read as frames, and Bye is followed by the closing handshake.
 	Socket bool
