@@ -1,6 +1,7 @@
 import { chunks } from "../cues/boxes";
 import { parseCues, type Cue } from "../cues/cue";
 import { every, type Clock } from "../lib/clock";
+import { changeOf, Pace } from "./pace";
 import type { Failure, Port, Rung } from "./rung";
 
 /** Where the parts go: a media element and its source buffer. Times are in seconds of the element. */
@@ -23,19 +24,18 @@ export interface Wire {
     close(): void;
 }
 
-/** Sound starts when this much has come: two parts, because one is too few to go on with. */
-const startWith = 0.4;
-/** What should be left when the next part arrives. */
-const lowWater = 0.12;
-/** More than this in hand is not worth listening through faster: skip. */
+/** More than this beyond what the cadence needs is not worth listening through faster: skip. */
 const tooMuch = 3;
-const slowest = 0.88;
-const fastest = 1.1;
+/** What is left when a message arrives after a skip. */
+const afterSkip = 0.2;
+/** How often the playback rate is looked at, in milliseconds. */
+const steering = 200;
 
 /**
  * Listening by push: parts from a WebSocket, appended to a source buffer. The delay is the cadence and a tenth of a
- * second: the playback rate (0.88 to 1.10, pitch kept) holds what is left when a part arrives at 120 ms. A jump in decode
- * time (a restart, a slow spell) is taken up by shifting what follows, so the element sees no gap; frame() undoes the shift.
+ * second: the playback rate (pitch kept, see Pace) holds what is left when a message arrives at 120 ms, and before an announced
+ * slower cadence gathers what that will need. A jump in decode time (a restart, a slow spell) is taken up by shifting what
+ * follows, so the element sees no gap; frame() undoes the shift.
  */
 export class Push implements Rung {
     private began = false; // the initialisation segment was taken
@@ -46,8 +46,10 @@ export class Push implements Rung {
     private expected = -1; // decode time that follows, in samples
     private end = 0; // element time up to which audio was appended
     private shifts: { from: number; shift: number }[] = [];
-    private lows: number[] = [];
+    private readonly pace = new Pace();
+    private playingSince = 0;
     private stopPolling: () => void = () => undefined;
+    private stopSteering: () => void = () => undefined;
 
     constructor(
         private readonly port: Port,
@@ -80,6 +82,7 @@ export class Push implements Rung {
         if (this.stopped) return;
         this.stopped = true;
         this.stopPolling();
+        this.stopSteering();
         this.wire.close();
         this.sink.close();
     }
@@ -95,8 +98,14 @@ export class Push implements Rung {
     }
 
     private text(data: string): void {
-        const cues = parseCues(data); // the hello is no array
+        const cues: Cue[] = [];
+        for (const cue of parseCues(data)) {
+            const change = changeOf(cue);
+            if (change?.rung === "push") this.pace.announce(change.ms, change.from);
+            else cues.push(cue);
+        }
         if (cues.length > 0) this.cues(cues);
+        else if (!this.began) this.pace.hello(helloOf(data)?.cadence_ms);
     }
 
     private binary(bytes: Uint8Array): void {
@@ -105,7 +114,7 @@ export class Push implements Rung {
             this.append(bytes, 0);
             return;
         }
-        if (this.playing) this.steer();
+        const before = this.end;
         // Chunks that follow one another go in together; each jump begins another append with another shift.
         let from = -1;
         let to = -1;
@@ -124,7 +133,12 @@ export class Push implements Rung {
         }
         if (from < 0) return;
         this.append(bytes.subarray(from, to), this.shift());
-        this.arrived(this.expected / 960);
+        const upTo = this.expected / 960;
+        const now = this.clock.now();
+        // What belongs to the first burst says nothing of when the next will come.
+        if (this.playing && now - this.playingSince >= 100)
+            this.pace.arrived(now / 1000, before, upTo - (this.end - before) * 50, upTo);
+        this.arrived(upTo);
         this.maybePlay();
     }
 
@@ -138,44 +152,40 @@ export class Push implements Rung {
     }
 
     private maybePlay(): void {
-        if (this.playing || !this.ready || this.end < startWith - 0.001) return;
+        if (this.playing || !this.ready || this.end < this.pace.startWith - 0.001) return;
         this.playing = true;
+        this.playingSince = this.clock.now();
         this.sink.play();
         this.stopPolling = every(this.clock, 50, () => {
             if (this.sink.time() <= 0.01) return;
             this.stopPolling();
             this.port.sound();
         });
+        this.stopSteering = every(this.clock, steering, () => this.steer());
     }
 
-    /** Called as a part arrives, before it counts: that is when least is in hand. */
     private steer(): void {
-        const low = this.end - this.sink.time();
-        this.lows.push(low);
-        if (this.lows.length > 5) this.lows.shift();
-        const least = Math.min(...this.lows);
-        if (least > tooMuch) {
-            this.lows = [];
-            this.sink.seek(this.end - startWith);
-            this.sink.rate(1);
-            return;
-        }
-        this.sink.rate(rateFor(least));
+        const now = this.clock.now() / 1000;
+        const position = this.sink.time();
+        const low = this.pace.low(now, position);
+        if (low !== null && low > tooMuch) this.sink.seek(position + low - afterSkip);
+        this.sink.rate(this.pace.rate(now, this.sink.time()));
     }
 
     private closed(code: number, reason: string): void {
         if (this.stopped) return;
         if (code === 1000) return this.drain();
-        if (code === 1012) {
-            const seconds = Number.parseFloat(reason);
-            this.fail({ why: "restart", backIn: seconds >= 0 && seconds < 600 ? seconds : 5 });
-        } else {
-            this.fail({ why: code === 1013 ? "full" : "connection" });
-        }
+        const seconds = Number.parseFloat(reason);
+        const backIn = seconds >= 0 && seconds < 600 ? seconds : undefined;
+        if (code === 1012) this.fail({ why: "restart", backIn: backIn ?? 5 });
+        else if (code === 1013) this.fail(backIn === undefined ? { why: "full" } : { why: "full", backIn });
+        else this.fail({ why: "connection" });
     }
 
     /** The end has been sent; it is over when it has been heard. */
     private drain(): void {
+        this.stopSteering();
+        this.sink.rate(1);
         const left = this.playing ? Math.max(0, this.end - this.sink.time()) : 0;
         const forget = this.clock.after(left * 1000 + 200, () => {
             if (!this.stopped) this.port.ended();
@@ -192,9 +202,12 @@ export class Push implements Rung {
     }
 }
 
-/** The playback rate that brings the low water back: nothing within 30 ms of it, then half a per cent for each 10 ms. */
-export function rateFor(low: number): number {
-    const error = low - lowWater;
-    if (Math.abs(error) < 0.03) return 1;
-    return Math.min(fastest, Math.max(slowest, 1 + error / 2));
+/** The first text of the server, or nothing if this is none. */
+function helloOf(text: string): { cadence_ms?: unknown } | undefined {
+    try {
+        const value = JSON.parse(text) as { kind?: unknown; cadence_ms?: unknown } | null;
+        return value?.kind === "hello" ? value : undefined;
+    } catch {
+        return undefined;
+    }
 }
