@@ -17,6 +17,15 @@ describe("CueBuffer", () => {
         expect(shown(buffer.advance(20))).toEqual(["levels@20"]);
     });
 
+    it("is not upset by kinds that it does not know, nor is the scene", () => {
+        const buffer = new CueBuffer();
+        buffer.add([cue(10, "stage"), { frame: 11, kind: "cadence", data: { rung: "push", ms: 400, from: 600 } }]);
+        buffer.add([cue(12, "levels")]);
+        const due = buffer.advance(12);
+        expect(shown(due)).toEqual(["stage@10", "cadence@11", "levels@12"]);
+        expect(apply(emptyScene, due[1] as Cue)).toBe(emptyScene);
+    });
+
     it("applies a late cue at once, unless time or a later one has overtaken it", () => {
         const buffer = new CueBuffer();
         buffer.advance(100);

@@ -5,6 +5,7 @@ import { apply, emptyScene, fade, type Scene } from "../cues/scene";
 import { clock } from "../lib/clock";
 import { Stream } from "../lib/stream";
 import { LiveEdge } from "../listen/edge";
+import { changeOf } from "../listen/pace";
 import type { Facts, Player } from "../listen/player";
 import { makePlayer, unlock } from "../listen/player.dom";
 import type { RungName } from "../listen/rung";
@@ -49,7 +50,11 @@ export class Room {
     constructor() {
         const take = (data: unknown) => isCue(data) && this.take([data], true);
         const connect = () => new EventSource(`/e/${this.slug}/cues`);
-        this.feed = new Stream(connect, { stage: take, levels: take, count: take, notice: take }, clock);
+        const cadence = (data: unknown) => {
+            const change = isCue(data) ? changeOf(data) : null; // for the player at once, not for the scene
+            if (change) this.player.announce(change);
+        };
+        this.feed = new Stream(connect, { stage: take, levels: take, count: take, notice: take, cadence }, clock);
         this.player = makePlayer({
             element: this.element,
             slug: this.slug,

@@ -3,7 +3,7 @@ import { emsgCues } from "../cues/emsg";
 import type { Cue } from "../cues/cue";
 import { every, type Clock } from "../lib/clock";
 import { opusType } from "./push.dom";
-import type { Port, Rung } from "./rung";
+import type { Failure, Port, Rung } from "./rung";
 
 /** Loads hls.js; nobody else pays for it. */
 export async function loadHls(): Promise<typeof Hls> {
@@ -23,6 +23,24 @@ export const hlsOptions = { enableWorker: false, backBufferLength: 60 };
 /** Hands out the cues in whatever hls.js loads. */
 export function takeCues(hls: Hls, Kind: typeof Hls, take: (cues: Cue[]) => void): void {
     hls.on(Kind.Events.FRAG_LOADED, (_, { payload }) => take(emsgCues(new Uint8Array(payload))));
+}
+
+/** A server that is full says when to come back; hls.js by itself would ask again in a second. */
+function refusable(Kind: typeof Hls): Partial<typeof Hls.DefaultConfig> {
+    const policy = Kind.DefaultConfig.manifestLoadPolicy.default;
+    const { errorRetry } = policy;
+    if (!errorRetry) return {};
+    type Ask = NonNullable<typeof errorRetry.shouldRetry>;
+    const shouldRetry: Ask = (_, __, ___, answer, retry) => retry && answer?.code !== 503;
+    return { manifestLoadPolicy: { default: { ...policy, errorRetry: { ...errorRetry, shouldRetry } } } };
+}
+
+function failureOf(status: number | undefined, request: unknown): Failure {
+    if (status === 409) return { why: "closed" };
+    if (status !== 503 && status !== 429) return { why: "connection" };
+    const asked = request instanceof XMLHttpRequest ? request.getResponseHeader("Retry-After") : null;
+    const backIn = Number.parseInt(asked ?? "", 10);
+    return backIn > 0 ? { why: "full", backIn } : { why: "full" };
 }
 
 /** Listening by HLS: hls.js wherever there are source buffers, else the browser's own player. */
@@ -59,9 +77,9 @@ export function hlsRung(element: Native, slug: string, origin: () => number, clo
         } else {
             const Kind = await loadHls();
             if (stopped) return;
-            hls = new Kind({ ...hlsOptions, lowLatencyMode: true, maxLiveSyncPlaybackRate: 1.05 });
-            hls.on(Kind.Events.ERROR, (_, { fatal, response }) => {
-                if (fatal) port.failed({ why: response?.code === 409 ? "closed" : "connection" });
+            hls = new Kind({ ...hlsOptions, ...refusable(Kind), lowLatencyMode: true, maxLiveSyncPlaybackRate: 1.05 });
+            hls.on(Kind.Events.ERROR, (_, { fatal, response, networkDetails }) => {
+                if (fatal) port.failed(failureOf(response?.code, networkDetails));
             });
             hls.loadSource(url);
             hls.attachMedia(element);

@@ -20,6 +20,8 @@ class FakeRung implements Rung {
     frame() {
         return this.heard;
     }
+    announced: number[] = [];
+    announce = ({ ms }: { ms: number }) => void this.announced.push(ms);
     sound() {
         this.heard = 100;
         this.port.sound();
@@ -171,6 +173,35 @@ describe("Player", () => {
         expect(facts.state).toBe("ended");
         player.listen();
         expect(made).toHaveLength(1);
+    });
+
+    it("tries the other ways into a full house, then waits as long as it was asked to", async () => {
+        player.listen();
+        last().port.failed({ why: "full", backIn: 20 });
+        await settle();
+        expect(facts).toMatchObject({ state: "connecting", rung: "push", trouble: "full" });
+        clock.advance(1000);
+        last().port.failed({ why: "connection" }); // a page is not told why a WebSocket was refused
+        await settle();
+        last().port.failed({ why: "connection" });
+        expect(facts).toMatchObject({ state: "waiting", retryIn: 24_000 });
+        clock.advance(24_000);
+        await settle();
+        expect(names()).toEqual(["whep", "push", "hls", "whep"]);
+        // the next time it is HLS that says so
+        for (let i = 0; i < 2; i++) {
+            last().port.failed({ why: "connection" });
+            await settle();
+        }
+        last().port.failed({ why: "full", backIn: 8 });
+        expect(facts).toMatchObject({ state: "waiting", trouble: "full", retryIn: 10_000 });
+    });
+
+    it("hands announcements to the rung in use", () => {
+        player.announce({ rung: "whep", ms: 60, from: 1 });
+        player.listen();
+        player.announce({ rung: "whep", ms: 120, from: 2 });
+        expect(last().announced).toEqual([120]);
     });
 
     it("sits out being offline, and hurries when back", async () => {

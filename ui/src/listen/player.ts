@@ -1,4 +1,5 @@
 import { backoff, every, type Clock } from "../lib/clock";
+import type { Change } from "./pace";
 import type { Failure, MakeRung, Rung, RungName, Trouble } from "./rung";
 
 export type PlayerState = "idle" | "connecting" | "playing" | "waiting" | "ended";
@@ -43,6 +44,7 @@ export class Player {
     private attempt = 0; // counts the questions to the server, so that an answer to an old one is known
     private current: Rung | null = null;
     private retryIn = 0;
+    private notBefore = 0; // a full server asked not to be asked again until then
     private stopTimers: () => void = () => undefined;
     private readonly random: () => number;
 
@@ -58,6 +60,11 @@ export class Player {
     /** The frame that is heard, null while nothing is. */
     frameHeard(): number | null {
         return this.state === "playing" ? (this.current?.frame() ?? null) : null;
+    }
+
+    /** Hands an announcement that came apart from the audio to the rung in use. */
+    announce(change: Change): void {
+        this.current?.announce?.(change);
     }
 
     listen(): void {
@@ -158,21 +165,26 @@ export class Player {
         this.drop();
         this.trouble = this.options.online() ? failure.why : "offline";
         const { random } = this;
+        const more =
+            this.index + 1 < this.options.rungs.length && this.trouble !== "offline" && failure.why !== "closed";
         if (failure.backIn !== undefined) {
-            this.index = 0;
-            this.wait(failure.backIn * 1000 * (1 + random() / 4));
+            this.notBefore = this.options.clock.now() + failure.backIn * 1000 * (1 + random() / 4);
+            // A house that is full by one way may have a place by the next; a server that restarts is away by all.
+            if (failure.why === "full" && !heard && more) return void this.descend();
+            this.startOver(0);
         } else if (heard) {
             this.wait(backoff(this.failures++, random));
-        } else if (
-            this.index + 1 < this.options.rungs.length &&
-            this.trouble !== "offline" &&
-            failure.why !== "closed"
-        ) {
+        } else if (more) {
             void this.descend();
         } else {
-            this.index = 0;
-            this.wait(backoff(++this.failures, random));
+            this.startOver(backoff(++this.failures, random));
         }
+    }
+
+    /** Waits this long and as long as the server asked for, then begins with the first rung. */
+    private startOver(ms: number): void {
+        this.index = 0;
+        this.wait(Math.max(ms, this.notBefore - this.options.clock.now()));
     }
 
     private async descend(): Promise<void> {

@@ -1,3 +1,5 @@
+import type { Change } from "./pace";
+
 /** The ways to listen, fastest first. */
 export type RungName = "whep" | "push" | "hls";
 
@@ -26,6 +28,8 @@ export interface Rung {
     stop(): void;
     /** The frame that is heard at this moment, with a fraction; null before the first. */
     frame(): number | null;
+    /** The server announced other packets or another cadence, by another way than this rung's own. */
+    announce?(change: Change): void;
 }
 
 export type MakeRung = (port: Port) => Rung;

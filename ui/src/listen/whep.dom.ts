@@ -1,12 +1,12 @@
 import { api, Problem } from "../api";
-import { askNack, type Link, type Signalling } from "./whep";
+import { askNack, type Incoming, type Signalling } from "./whep";
 import type { Failure } from "./rung";
 
 /** A receiving RTCPeerConnection that plays through the element. */
-export function peerLink(element: HTMLAudioElement): Link {
+export function peerLink(element: HTMLAudioElement): Incoming {
     const pc = new RTCPeerConnection();
     const { receiver } = pc.addTransceiver("audio", { direction: "recvonly" });
-    const link: Link = {
+    const link: Incoming = {
         onstate: () => undefined,
         onblocked: () => undefined,
         async offer() {
@@ -22,6 +22,17 @@ export function peerLink(element: HTMLAudioElement): Link {
         },
         answer: (sdp) => pc.setRemoteDescription({ type: "answer", sdp }),
         timestamp: () => receiver.getSynchronizationSources()[0]?.rtpTimestamp ?? null,
+        buffer(ms) {
+            if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = ms;
+        },
+        async roundTrip() {
+            let trip: number | null = null;
+            (await pc.getStats()).forEach((report: RTCIceCandidatePairStats) => {
+                if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== undefined)
+                    trip = report.currentRoundTripTime * 1000;
+            });
+            return trip;
+        },
         close() {
             pc.close();
             if (element.srcObject === stream) element.srcObject = null;
@@ -67,6 +78,7 @@ export function explain(error: unknown): Failure {
     if (!(error instanceof Problem)) return { why: "unsupported" };
     if (error.status === 0) return { why: "connection" };
     if (error.code === "conflict") return { why: "closed" };
-    if (error.code === "busy" || error.code === "unavailable") return { why: "full" };
+    if (error.code === "busy" || error.code === "unavailable")
+        return error.retryAfter > 0 ? { why: "full", backIn: error.retryAfter } : { why: "full" };
     return { why: "refused" };
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { FakeClock, settle } from "../lib/fake";
 import type { Failure } from "./rung";
-import { askNack, unwrap, Whep, type Link } from "./whep";
+import { askNack, bufferFor, packetsOf, unwrap, Whep, type Incoming } from "./whep";
 
 describe("unwrap", () => {
     const wrap = 2 ** 32;
@@ -26,7 +26,33 @@ describe("askNack", () => {
     });
 });
 
-class FakeLink implements Link {
+describe("packetsOf", () => {
+    it("reads the length of packets and whether lost ones come again", () => {
+        const nack = "a=rtpmap:111 opus/48000/2\r\na=rtcp-fb:111 transport-cc\r\na=rtcp-fb:111 nack\r\na=ptime:60\r\n";
+        expect(packetsOf(nack)).toEqual({ ms: 60, again: true });
+        expect(packetsOf("a=rtpmap:63 red/48000/2\r\na=ptime:120\r\n")).toEqual({ ms: 120, again: false });
+        expect(packetsOf("a=rtcp-fb:111 nack pli\r\n")).toEqual({ ms: 20, again: false });
+        expect(packetsOf("a=ptime:9999\r\n").ms).toBe(20);
+    });
+});
+
+describe("bufferFor", () => {
+    it.each([
+        [20, false, null, null],
+        [20, true, 300, null],
+        [60, false, 300, 140],
+        [120, false, null, 220],
+        [60, true, null, 200],
+        [120, true, null, 260],
+        [60, true, 3, 140],
+        [60, true, 150, 250],
+        [120, true, 80, 240],
+    ])("packets of %d ms, sent again: %s, round trip %s: %s", (ms, again, trip, want) => {
+        expect(bufferFor({ ms, again }, trip)).toBe(want);
+    });
+});
+
+class FakeLink implements Incoming {
     now: number | null = null;
     closed = false;
     answered = "";
@@ -38,6 +64,10 @@ class FakeLink implements Link {
         return Promise.resolve();
     }
     timestamp = () => this.now;
+    held: (number | null)[] = [];
+    buffer = (ms: number | null) => void this.held.push(ms);
+    trip: number | null = null;
+    roundTrip = () => (Number.isNaN(this.trip) ? Promise.reject(new Error("closed")) : Promise.resolve(this.trip));
     close() {
         this.closed = true;
     }
@@ -122,5 +152,76 @@ describe("Whep", () => {
         expect(second.ended).toEqual(["/s/2"]);
         expect(second.link.answered).toBe("");
         expect(second.told).toEqual([]);
+    });
+
+    describe("with longer packets", () => {
+        const join = async (sdp: string) => {
+            const s = setUp(() => Promise.resolve({ answer: sdp, location: "/s/1" }));
+            s.whep.start();
+            await settle();
+            return s;
+        };
+        const turn = (ms: number, from: number, rung: "whep" | "push" = "whep") => ({ rung, ms, from });
+
+        it("leaves the buffer to the browser at 20 ms", async () => {
+            const { link } = await join("a=ptime:20\r\n");
+            expect(link.held).toEqual([]);
+        });
+
+        it("holds what the answer's packets need, and once there is sound, what the round trip needs", async () => {
+            const { clock, link } = await join("a=ptime:60\r\na=rtcp-fb:111 nack\r\n");
+            expect(link.held).toEqual([200]); // nobody knows the round trip yet
+            link.trip = 130;
+            link.now = 960;
+            clock.advance(20);
+            link.now = 1920;
+            clock.advance(20);
+            await settle();
+            expect(link.held).toEqual([200, 230]);
+        });
+
+        it("raises the buffer when longer ones are announced, and lowers it three seconds after shorter ones have come", async () => {
+            const { clock, link, whep } = await join("a=ptime:20\r\n");
+            whep.announce(turn(1000, 5500, "push"));
+            await settle();
+            expect(link.held).toEqual([]);
+            whep.announce(turn(60, 5500)); // the head is at 5000
+            await settle();
+            expect(link.held).toEqual([140]);
+            whep.announce(turn(120, 6000));
+            await settle();
+            expect(link.held).toEqual([140, 220]);
+            whep.announce(turn(20, 5100));
+            clock.advance(4990);
+            await settle();
+            expect(link.held).toEqual([140, 220]);
+            clock.advance(10);
+            await settle();
+            expect(link.held).toEqual([140, 220, null]);
+        });
+
+        it("does not lower the buffer where longer packets were announced meanwhile", async () => {
+            const { clock, link, whep } = await join("a=ptime:60\r\n");
+            whep.announce(turn(20, 5100));
+            clock.advance(1000);
+            whep.announce(turn(120, 5600));
+            await settle();
+            clock.advance(20_000);
+            await settle();
+            expect(link.held).toEqual([140, 220]);
+        });
+
+        it("keeps what was announced before the answer came, and goes on where statistics fail", async () => {
+            const { link, whep } = setUp(() => Promise.resolve({ answer: "a=rtcp-fb:111 nack\r\n", location: "" }));
+            link.trip = Number.NaN;
+            whep.start();
+            whep.announce(turn(60, 5500));
+            await settle();
+            expect(link.held[link.held.length - 1]).toBe(200);
+            whep.announce(turn(20, 5000));
+            whep.stop();
+            await settle();
+            expect(link.held).not.toContain(null);
+        });
     });
 });
