@@ -26,12 +26,15 @@ export interface PlayerParts {
 /** The player of this browser: what it can do, in the order in which it is tried. */
 export function makePlayer({ element, slug, origin, edge, cues, open, changed, via }: PlayerParts): Player {
     const near = () => edge.now() ?? (Date.now() - origin()) / 20;
-    const whep: MakeRung = (port) => new Whep(port, peerLink(element), whepSignalling(slug), clock, near, explain);
+    const whep =
+        (unheard: boolean): MakeRung =>
+        (port) =>
+            new Whep(port, peerLink(element, unheard), whepSignalling(slug), clock, near, explain);
     const push: MakeRung = (port) =>
         new Push(port, socketWire(slug), mediaSink(element), clock, cues, (frame) => edge.see(frame));
     const hls: MakeRung = (port) => hlsRung(element, slug, origin, clock, port);
-    const all: { name: RungName; make: MakeRung; can: boolean }[] = [
-        { name: "whep", make: whep, can: "RTCPeerConnection" in globalThis },
+    const all: { name: RungName; make: MakeRung; unheard?: MakeRung; can: boolean }[] = [
+        { name: "whep", make: whep(false), unheard: whep(true), can: "RTCPeerConnection" in globalThis },
         { name: "push", make: push, can: opusType() !== undefined },
         { name: "hls", make: hls, can: hlsPossible(element) },
     ];

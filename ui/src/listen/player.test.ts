@@ -10,7 +10,12 @@ class FakeRung implements Rung {
     constructor(
         readonly name: RungName,
         readonly port: Port,
+        readonly unheard = false,
     ) {}
+    taken = false;
+    take() {
+        this.taken = true;
+    }
     start() {
         this.started = true;
     }
@@ -41,12 +46,18 @@ beforeEach(() => {
     clock = new FakeClock();
     made = [];
     open = online = true;
-    const make = (name: RungName) => (port: Port) => {
-        made.push(new FakeRung(name, port));
-        return last();
-    };
+    const make =
+        (name: RungName, unheard = false) =>
+        (port: Port) => {
+            made.push(new FakeRung(name, port, unheard));
+            return last();
+        };
     player = new Player({
-        rungs: (["whep", "push", "hls"] as const).map((name) => ({ name, make: make(name) })),
+        rungs: [
+            { name: "whep", make: make("whep"), unheard: make("whep", true) },
+            { name: "push", make: make("push") },
+            { name: "hls", make: make("hls") },
+        ],
         clock,
         random: () => 1,
         open: () => (open instanceof Error ? Promise.reject(open) : Promise.resolve(open)),
@@ -247,5 +258,110 @@ describe("Player", () => {
         await settle();
         expect(facts.state).toBe("idle");
         expect(made).toHaveLength(1);
+    });
+
+    describe("on a lower rung", () => {
+        /** Falls to push, which then plays on and on. */
+        const fall = async () => {
+            player.listen();
+            last().port.failed({ why: "connection" });
+            await settle();
+            last().sound();
+            return last();
+        };
+        /** Lets all that sounds go on for some seconds. */
+        const play = async (seconds: number) => {
+            for (let i = 0; i < seconds * 2; i++) {
+                for (const rung of made) if (rung.heard !== null && !rung.stopped) rung.heard += 25;
+                clock.advance(500);
+                await settle();
+            }
+        };
+
+        it("tries the better one unheard after a while, and takes it once it has sounded for two seconds", async () => {
+            const push = await fall();
+            await play(89);
+            expect(names()).toEqual(["whep", "push"]);
+            await play(2);
+            const whep = last();
+            expect(whep).toMatchObject({ name: "whep", unheard: true, started: true, taken: false });
+            expect(facts).toMatchObject({ state: "playing", rung: "push" });
+            whep.sound();
+            await play(1);
+            expect([whep.taken, push.stopped]).toEqual([false, false]);
+            expect(player.frameHeard()).toBe(push.heard);
+            await play(2);
+            expect([whep.taken, push.stopped]).toEqual([true, true]);
+            expect(facts).toMatchObject({ state: "playing", rung: "whep", trouble: null });
+            expect(player.frameHeard()).toBe(whep.heard);
+            // from then on it is a rung like any other
+            whep.port.failed({ why: "connection" });
+            expect(facts).toMatchObject({ state: "waiting", rung: "whep", trouble: "connection" });
+        });
+
+        it.each([
+            ["fails", (rung: FakeRung) => rung.port.failed({ why: "full", backIn: 9 })],
+            ["has no sound in its time", () => undefined],
+            [
+                "gives a single sound",
+                (rung: FakeRung) => {
+                    rung.port.sound();
+                },
+            ],
+        ])("goes on undisturbed where the better one %s, and tries again after twice the time", async (_, happens) => {
+            const push = await fall();
+            await play(90);
+            const first = last();
+            expect(first.unheard).toBe(true);
+            happens(first);
+            await play(6);
+            expect([first.stopped, push.stopped]).toEqual([true, false]);
+            expect(facts).toMatchObject({ state: "playing", rung: "push", trouble: null });
+            const before = made.length;
+            await play(170);
+            expect(made).toHaveLength(before);
+            await play(10);
+            expect(made).toHaveLength(before + 1);
+        });
+
+        it("waits longer to climb after each fall, until the better one has held", async () => {
+            const climb = async (after: number) => {
+                await play(after);
+                expect(facts.rung).toBe("push");
+                await play(2);
+                expect(last().unheard).toBe(true);
+                last().sound();
+                await play(4);
+                expect(facts.rung).toBe("whep");
+            };
+            const drop = async () => {
+                last().port.failed({ why: "connection" });
+                clock.advance(facts.retryIn);
+                await settle();
+                last().port.failed({ why: "connection" });
+                await settle();
+                last().sound();
+                expect(facts.rung).toBe("push");
+            };
+            await fall();
+            await climb(89);
+            await drop();
+            await climb(179);
+            await play(400);
+            await drop();
+            await climb(89);
+        });
+
+        it("stops a trial with everything else", async () => {
+            await fall();
+            await play(91);
+            const trial = last();
+            player.pause();
+            expect(trial.stopped).toBe(true);
+            trial.sound();
+            clock.advance(60_000);
+            expect(trial.taken).toBe(false);
+            expect(facts.state).toBe("idle");
+        });
     });
 });

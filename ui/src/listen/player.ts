@@ -15,7 +15,8 @@ export interface Facts {
 }
 
 export interface PlayerOptions {
-    rungs: { name: RungName; make: MakeRung }[];
+    /** The ways to listen, best first. unheard makes one that nobody hears until take(). */
+    rungs: { name: RungName; make: MakeRung; unheard?: MakeRung }[];
     clock: Clock;
     random?: () => number;
     /** Is the event still open? Rejects if the server can't be asked. A failure may mean its end, or the server's. */
@@ -30,11 +31,17 @@ const patience: Record<RungName, number> = { whep: 5000, push: 5000, hls: 12_000
 const standstill: Record<RungName, number> = { whep: 4000, push: 5000, hls: 10_000 };
 /** Sound for this long means that the rung is good, and past failures are forgiven. */
 const goodAfter = 20_000;
+/** After so much sound by a lower rung a better one is tried; twice as long after each try in vain, and by chance up to half more. */
+const climbAfter = 60_000;
+const climbAtMost = 3_600_000;
+/** A better rung must sound for this long before the lower is left for it. */
+const proof = 2000;
 
 /**
  * Keeps sound coming. It tries the rungs in order; one that fails before its first sound is passed over, one that fails
  * after it gets another chance first; when all have failed it waits, ever longer and by chance, and starts over. While the
  * server can't be reached at all it stays where it is: no other rung would do better, and it would be left on a slower one.
+ * From a lower rung it climbs back: the best that can be tried unheard is started beside it, and taken once it has sound.
  */
 export class Player {
     private state: PlayerState = "idle";
@@ -44,6 +51,8 @@ export class Player {
     private attempt = 0; // counts the questions to the server, so that an answer to an old one is known
     private current: Rung | null = null;
     private retryIn = 0;
+    private climb = climbAfter;
+    private trial: { rung: Rung; stop: () => void } | null = null;
     private notBefore = 0; // a full server asked not to be asked again until then
     private stopTimers: () => void = () => undefined;
     private readonly random: () => number;
@@ -113,9 +122,16 @@ export class Player {
     private drop(): void {
         this.stopTimers();
         this.stopTimers = () => undefined;
+        this.giveUp();
         const rung = this.current;
         this.current = null;
         rung?.stop();
+    }
+
+    private giveUp(): void {
+        this.trial?.stop();
+        this.trial?.rung.stop();
+        this.trial = null;
     }
 
     private begin(): void {
@@ -147,8 +163,15 @@ export class Player {
         const began = clock.now();
         let last = rung.frame();
         let moved = began;
+        const better = this.options.rungs.slice(0, this.index).findIndex(({ unheard }) => unheard);
+        let tryAt = began + this.climb * (1 + this.random() / 2);
         return every(clock, 500, () => {
             const now = clock.now();
+            if (now >= tryAt) {
+                if (better < 0) this.climb = climbAfter;
+                else this.tryBetter(better);
+                tryAt = now + this.climb * (1 + this.random() / 2);
+            }
             const frame = rung.frame();
             if (frame !== last) {
                 last = frame;
@@ -158,6 +181,49 @@ export class Player {
                 this.failed({ why: "no_sound" }, true);
             }
         });
+    }
+
+    /** Starts a better rung beside the one that is heard. */
+    private tryBetter(index: number): void {
+        const { clock, rungs } = this.options;
+        const entry = rungs[index];
+        if (this.trial || !entry?.unheard) return;
+        this.climb = Math.min(climbAtMost, this.climb * 2); // until it has proved itself
+        const mine = () => rung === this.trial?.rung;
+        const rung: Rung = entry.unheard({
+            sound: () => {
+                if (!mine()) return;
+                this.trial?.stop();
+                const first = rung.frame();
+                const stop = clock.after(proof, () => (rung.frame() === first ? this.giveUp() : this.take(index)));
+                this.trial = { rung, stop };
+            },
+            failed: (failure) => {
+                if (mine()) this.giveUp();
+                else if (rung === this.current) this.failed(failure, true);
+            },
+            ended: () => {
+                if (mine()) this.giveUp();
+                else if (rung === this.current) this.end();
+            },
+        });
+        this.trial = { rung, stop: clock.after(patience[entry.name], () => this.giveUp()) };
+        rung.start();
+    }
+
+    /** Leaves the lower rung for the better one, which sounds already. */
+    private take(index: number): void {
+        const { trial, current, options } = this;
+        const name = options.rungs[index]?.name;
+        if (!trial || !name) return;
+        this.trial = null;
+        this.stopTimers();
+        current?.stop();
+        this.current = trial.rung;
+        this.index = index;
+        trial.rung.take?.();
+        this.stopTimers = this.watch(trial.rung, name);
+        this.become("playing");
     }
 
     private failed(failure: Failure, heard: boolean): void {

@@ -30,6 +30,8 @@ export interface Rung {
     frame(): number | null;
     /** The server announced other packets or another cadence, by another way than this rung's own. */
     announce?(change: Change): void;
+    /** What was made to be tried unheard is to be heard from now on. */
+    take?(): void;
 }
 
 export type MakeRung = (port: Port) => Rung;

@@ -2,8 +2,13 @@ import { api, Problem } from "../api";
 import { askNack, type Incoming, type Signalling } from "./whep";
 import type { Failure } from "./rung";
 
-/** A receiving RTCPeerConnection that plays through the element. */
-export function peerLink(element: HTMLAudioElement): Incoming {
+/** A receiving RTCPeerConnection that plays through the element, if unheard only once it is taken. */
+export function peerLink(element: HTMLAudioElement, unheard = false): Incoming {
+    let out = element;
+    if (unheard) {
+        out = new Audio(); // what no element plays is not decoded
+        out.muted = true;
+    }
     const pc = new RTCPeerConnection();
     const { receiver } = pc.addTransceiver("audio", { direction: "recvonly" });
     const link: Incoming = {
@@ -35,18 +40,25 @@ export function peerLink(element: HTMLAudioElement): Incoming {
         },
         close() {
             pc.close();
-            if (element.srcObject === stream) element.srcObject = null;
+            if (out.srcObject === stream) out.srcObject = null;
+        },
+        take() {
+            const before = out;
+            out = element;
+            play();
+            if (before !== out) before.srcObject = null;
         },
     };
     const stream = new MediaStream([receiver.track]);
-    pc.ontrack = () => {
-        element.srcObject = stream;
-        element.removeAttribute("src");
-        element.playbackRate = 1;
-        element.play().catch((error: unknown) => {
+    const play = () => {
+        out.srcObject = stream;
+        out.removeAttribute("src");
+        out.playbackRate = 1;
+        out.play().catch((error: unknown) => {
             if (error instanceof DOMException && error.name === "NotAllowedError") link.onblocked();
         });
     };
+    pc.ontrack = play;
     pc.onconnectionstatechange = () => link.onstate(pc.connectionState);
     // A server that ends the session says so by closing DTLS; the connection's own state follows only much later.
     const watchTransport = () => {

@@ -66,6 +66,7 @@ class FakeLink implements Incoming {
     timestamp = () => this.now;
     held: (number | null)[] = [];
     buffer = (ms: number | null) => void this.held.push(ms);
+    take = () => undefined;
     trip: number | null = null;
     roundTrip = () => (Number.isNaN(this.trip) ? Promise.reject(new Error("closed")) : Promise.resolve(this.trip));
     close() {

@@ -66,6 +66,8 @@ export interface Incoming extends Link {
     buffer(ms: number | null): void;
     /** Milliseconds to the server and back, null while that is not known. */
     roundTrip(): Promise<number | null>;
+    /** Sounds through the page's element from now on, where it was made to sound unheard. */
+    take(): void;
 }
 
 export interface Signalling {
@@ -117,6 +119,10 @@ export class Whep implements Rung {
     frame(): number | null {
         const timestamp = this.link.timestamp();
         return timestamp === null ? null : unwrap(timestamp, this.near());
+    }
+
+    take(): void {
+        this.link.take();
     }
 
     /** Longer packets need a larger buffer before they come: growing one without a gap takes a few seconds. */
