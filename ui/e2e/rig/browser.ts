@@ -29,6 +29,13 @@ export interface Options {
     rawMicrophone?: boolean;
 }
 
+/** What `hear` leaves in a page's window, the newest of each last. */
+export interface Tapped {
+    __peers: RTCPeerConnection[];
+    __taps: MediaStream[];
+    __elements: HTMLMediaElement[];
+}
+
 /** Records what pages complain of: console errors, uncaught exceptions, blocked by policy, requests to elsewhere. */
 export class Visitor {
     readonly complaints: string[] = [];
@@ -73,15 +80,17 @@ export class Visitor {
     }
 }
 
-/** Runs in every page before its own code: taps whatever audio the page plays, for `record`. */
+/** Runs in every page before its own code: keeps hold of whatever audio the page plays, for `record` and the like. */
 function hear(): void {
-    const w = window as unknown as { __taps: MediaStream[]; __elements: HTMLMediaElement[] };
+    const w = window as unknown as Tapped;
+    w.__peers = [];
     w.__taps = [];
     w.__elements = [];
     const Native = window.RTCPeerConnection;
     window.RTCPeerConnection = class extends Native {
         constructor(c?: RTCConfiguration) {
             super(c);
+            w.__peers.push(this);
             this.addEventListener("track", (e) => w.__taps.push(new MediaStream([e.track])));
         }
     };
@@ -105,7 +114,7 @@ function raw(): void {
 export async function record(page: Page, seconds: number, from: "track" | "element"): Promise<Float32Array> {
     const encoded = await page.evaluate(
         async ({ seconds, from }) => {
-            const w = window as unknown as { __taps: MediaStream[]; __elements: HTMLMediaElement[] };
+            const w = window as unknown as Tapped;
             let stream = w.__taps[w.__taps.length - 1];
             if (from === "element") {
                 const el = w.__elements[w.__elements.length - 1] as
