@@ -33,4 +33,22 @@ describe("a listener", () => {
             expect(visitor.complaints).toEqual([]);
         });
     }
+
+    it("who finds the house full by every way comes back when the server said", async () => {
+        const page = await visitor.context.newPage();
+        const full = { status: 503, headers: { "Retry-After": "7" }, contentType: "application/problem+json" };
+        let asked = 0;
+        await page.route(/\/(whep|index\.m3u8)$/, (route) => {
+            asked++;
+            return route.fulfill({ ...full, body: '{"status": 503, "code": "unavailable", "detail": "Full."}' });
+        });
+        await page.routeWebSocket(/\/live$/, (socket) => socket.close({ code: 1013 }));
+        await page.goto(`${server.base}/e/demo`);
+        await page.getByRole("button", { name: listen.listen, exact: true }).click();
+        await page.getByText(/The house is full at the moment\. Trying again in [789] seconds\./).waitFor();
+        expect(asked, "by WebRTC and by HLS, once each").toBe(2);
+        await page.unrouteAll();
+        await page.getByRole("button", { name: listen.pause, exact: true }).waitFor({ timeout: 15_000 });
+        await page.close();
+    });
 });
