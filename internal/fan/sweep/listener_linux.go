@@ -179,41 +179,50 @@ func (sh *shard) catchUp(id uint32, l *listener) {
 	if !sh.flushOwn(id, l) {
 		return
 	}
-	s := g.stream
-	head := s.head.Load()
-	for l.next < head {
-		if head-l.next > keepPlace {
-			sh.skip(l, head)
-		}
-		c := s.at(l.next)
-		if c == nil {
-			sh.skip(l, head)
-			continue
-		}
-		if len(c.bytes) > 0 {
-			n, err := sh.write(l, c.bytes)
-			if err != nil {
-				sh.failed(id, l, err)
-				return
-			}
-			g.sent += uint64(n)
-			l.moved = sh.clock
-			if n < len(c.bytes) {
-				if n > 0 {
-					l.half, l.offset = c, uint32(n)
-					l.next++
-				}
-				return
-			}
-		}
-		l.next++
+	if !sh.runUp(id, l, nil) {
+		return
 	}
 	l.moved = sh.clock
 	sh.heard(l)
-	if bye := s.bye.Load(); bye != nil {
+	if bye := g.stream.bye.Load(); bye != nil {
 		sh.dismiss(id, l, *bye)
 	}
 }
+
+// runUp writes first, and what lies between a listener's place and the head, several chunks at a time. It says whether the listener is at
+// the head now.
+func (sh *shard) runUp(id uint32, l *listener, first []byte) bool {
+	s := l.group.stream
+	head := s.head.Load()
+	for l.next < head || len(first) > 0 {
+		if head-l.next > keepPlace || l.next < head && s.at(l.next) == nil {
+			sh.skip(l, head)
+		}
+		sh.joint = joint{} // its bytes may be overwritten
+		sh.joined = append(sh.joined[:0], first...)
+		var to uint64
+		sh.joined, to = s.appendRange(sh.joined, l.next, min(head, l.next+runLength))
+		n, err := sh.write(l, sh.joined)
+		if err != nil {
+			if len(first) > 0 {
+				l.spare().own = first
+			}
+			sh.failed(id, l, err)
+			return false
+		}
+		l.group.sent += uint64(n)
+		l.moved = sh.clock
+		if n < len(sh.joined) {
+			sh.split(l, first, n)
+			return false
+		}
+		l.next, first = to, nil
+	}
+	return true
+}
+
+// runLength is how many chunks are joined for one who lags: three seconds, a newcomer's whole burst.
+const runLength = 16
 
 // skip gives up what a listener has not had: it continues shortly before the head.
 func (sh *shard) skip(l *listener, head uint64) {

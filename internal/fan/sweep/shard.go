@@ -7,8 +7,8 @@ import (
 
 // figures is what a shard measured since it began.
 type figures struct {
-	busy      int64 // ns
-	visits    int64
+	busy      int64 // ns of processor time, for
+	visits    int64 // visits
 	slots     int64
 	lateSlots int64
 }

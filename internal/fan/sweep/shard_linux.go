@@ -35,6 +35,7 @@ type shard struct {
 	clock    uint32 // now, in tenths of a second since the engine began
 	visited  int64
 	arrivals []arrival // taken out of the mailbox
+	received int       // of them
 }
 
 // arrival is a newcomer on the way to its shard.
@@ -137,12 +138,12 @@ func (sh *shard) untilNext() time.Duration {
 
 // tick does all that is due.
 func (sh *shard) tick() {
-	began := time.Now()
-	sh.look(began)
-	sh.receive()
+	sh.look(time.Now())
 	sh.poll()
 	for more := true; more; {
 		more = false
+		began := time.Now()
+		thread, cpu := threadTime()
 		for i := 0; i < len(sh.groups); i++ {
 			g := sh.groups[i]
 			sh.look(time.Now())
@@ -155,14 +156,17 @@ func (sh *shard) tick() {
 				i--
 			}
 		}
-		if more {
-			sh.receive() // who comes does not wait for the end of a long tick
+		if sh.visited > 0 {
+			if same, now := threadTime(); same == thread {
+				sh.busy.Add(now - cpu)
+				sh.visits.Add(sh.visited)
+			}
+			sh.visited = 0
 		}
+		// Who comes waits for no long tick, and who is here for no flood of newcomers.
+		more = sh.receive(began.Add(newcomers)) || more
 	}
 	sh.part()
-	sh.busy.Add(int64(time.Since(began)))
-	sh.visits.Add(sh.visited)
-	sh.visited = 0
 }
 
 func (sh *shard) look(now time.Time) {
@@ -170,15 +174,26 @@ func (sh *shard) look(now time.Time) {
 	sh.clock = uint32(now.Sub(sh.engine.begun) / (100 * time.Millisecond))
 }
 
-// receive lets in who is in the mailbox.
-func (sh *shard) receive() {
-	sh.mu.Lock()
-	sh.arrivals, sh.mailbox = sh.mailbox, sh.arrivals[:0]
-	sh.mu.Unlock()
-	for i := range sh.arrivals {
-		sh.admit(&sh.arrivals[i])
-		sh.arrivals[i] = arrival{}
+// newcomers is the time between two slots for letting in who has come.
+const newcomers = 2 * time.Millisecond
+
+// receive lets in who is in the mailbox until a time, and says whether somebody still waits.
+func (sh *shard) receive(until time.Time) (more bool) {
+	if len(sh.arrivals) == sh.received {
+		sh.mu.Lock()
+		sh.arrivals, sh.mailbox = sh.mailbox, sh.arrivals[:0]
+		sh.mu.Unlock()
+		sh.received = 0
 	}
+	for sh.received < len(sh.arrivals) {
+		sh.admit(&sh.arrivals[sh.received])
+		sh.arrivals[sh.received] = arrival{}
+		sh.received++
+		if sh.received%16 == 0 && time.Now().After(until) {
+			break
+		}
+	}
+	return sh.received < len(sh.arrivals)
 }
 
 // admit makes a listener of an arrival: its head and what it has to catch up with are written at once.
@@ -196,9 +211,6 @@ func (sh *shard) admit(a *arrival) {
 		l.conn.handOver()
 		l.conn = nil
 	}
-	if len(a.join.Head) > 0 {
-		l.spare().own = a.join.Head
-	}
 	g.count++
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: int32(id), Pad: int32(l.gen)}
 	if err := unix.EpollCtl(sh.epoll, unix.EPOLL_CTL_ADD, int(l.fd), &ev); err != nil {
@@ -207,13 +219,16 @@ func (sh *shard) admit(a *arrival) {
 		return
 	}
 	sh.enlist(id, l)
-	if len(a.input) > 0 && !sh.digest(id, l, a.input) {
-		return
-	}
 	if a.tls != nil {
 		sh.unread = append(sh.unread, id) // crypto/tls may hold what it has read already
 	}
-	sh.catchUp(id, l)
+	gen := l.gen
+	if sh.runUp(id, l, a.join.Head) {
+		sh.heard(l)
+	}
+	if len(a.input) > 0 && l.gen == gen && l.state == present {
+		sh.digest(id, l, a.input)
+	}
 }
 
 // place finds room for a listener.
@@ -365,7 +380,8 @@ func (g *group) reached() bool {
 // close lets go of everybody.
 func (sh *shard) close() {
 	sh.look(time.Now())
-	sh.receive()
+	for sh.receive(sh.now.Add(time.Minute)) {
+	}
 	for _, p := range sh.leaving {
 		if l := sh.listener(p.id); l.gen == p.gen {
 			sh.release(p.id, l)
