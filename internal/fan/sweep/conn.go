@@ -188,6 +188,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		if int(l.open.Load())+l.engine.Listeners() < Descriptors()-spare {
 			l.open.Add(1)
+			tune(c)
 			return &Conn{TCPConn: c, in: l, fd: -1}, nil
 		}
 		l.refused.Add(1)

@@ -39,7 +39,8 @@ type state uint8
 const (
 	absent  state = iota // nobody is here
 	present              // in a schedule
-	gone                 // told that it is over; waits for the client to close
+	going                // in a schedule; gets the last words and no chunks any more
+	gone                 // has had them; waits for the client to close
 )
 
 // extra is what most listeners never need.
@@ -97,8 +98,8 @@ func (sh *shard) visit(id uint32, g *group, told bool) {
 			note = g.plan.notes[to]
 		}
 	}
-	if l.half != nil || l.extra != nil && len(l.extra.own) > 0 || g.closing || g.step-l.next > keepPlace {
-		if note != nil {
+	if l.state == going || l.half != nil || l.extra != nil && len(l.extra.own) > 0 || g.closing || g.step-l.next > keepPlace {
+		if note != nil && l.state == present {
 			l.spare().own = append(l.extra.own, note...)
 		}
 		sh.catchUp(id, l)
@@ -177,6 +178,10 @@ func (sh *shard) catchUp(id uint32, l *listener) {
 		l.half, l.offset = nil, 0
 	}
 	if !sh.flushOwn(id, l) {
+		return
+	}
+	if l.state == going {
+		sh.finish(id, l)
 		return
 	}
 	if !sh.runUp(id, l, nil) {
@@ -267,13 +272,13 @@ func (sh *shard) write(l *listener, b []byte) (int, error) {
 // failed is told what a write answered.
 func (sh *shard) failed(id uint32, l *listener, err error) {
 	if errors.Is(err, errBlocked) {
-		if l.state == present && time.Duration(sh.clock-l.moved)*100*time.Millisecond >= stall {
+		if l.state <= going && time.Duration(sh.clock-l.moved)*100*time.Millisecond >= stall {
 			sh.engine.dropped[droppedStalled].Add(1)
 			sh.remove(id, l)
 		}
 		return
 	}
-	if l.state == present {
+	if l.state <= going {
 		sh.remove(id, l)
 	} else {
 		sh.release(id, l)
@@ -305,21 +310,30 @@ type parting struct {
 	until   time.Time
 }
 
-// dismiss says goodbye: the bytes, then the end of our side; the client has a moment to close its own, so that nothing of what is
-// under way to it is lost (a close with unread input would reset the connection).
+// dismiss says goodbye: the bytes go out, now or as soon as the socket takes them, and nothing after them.
 func (sh *shard) dismiss(id uint32, l *listener, bye []byte) {
-	l.spare().own = append(l.extra.own, bye...)
-	if !sh.flushOwn(id, l) && l.state == absent {
-		return
+	l.state = going
+	if len(bye) > 0 {
+		l.spare().own = append(l.extra.own, bye...)
 	}
+	if sh.flushOwn(id, l) {
+		sh.finish(id, l)
+	}
+}
+
+// finish ends our side once everything is out. The client has a moment to close its own, so that nothing of what is under way to it
+// is lost (a close with unread input would reset the connection).
+func (sh *shard) finish(id uint32, l *listener) {
+	if l.tls != nil {
+		if l.conn.flush() != nil {
+			return // the next visit
+		}
+		_ = l.tls.CloseWrite() // 24 bytes, after everything else was taken
+	}
+	_ = unix.Shutdown(int(l.fd), unix.SHUT_WR)
 	sh.delist(l)
 	l.group.count--
 	l.state = gone
-	if l.tls != nil {
-		_ = l.tls.CloseWrite()
-		_ = l.conn.flush()
-	}
-	_ = unix.Shutdown(int(l.fd), unix.SHUT_WR)
 	sh.leaving = append(sh.leaving, parting{id, l.gen, sh.now.Add(farewell)})
 }
 
@@ -424,13 +438,11 @@ func (sh *shard) digest(id uint32, l *listener, b []byte) bool {
 		sh.engine.dropped[droppedProtocol].Add(1)
 	}
 	if over {
-		if l.half != nil { // the close has to wait for the end of a message; who leaves need not
-			sh.remove(id, l)
-			return false
+		x.own = answer // nothing else is of use any more
+		if l.state = going; l.half == nil && sh.flushOwn(id, l) {
+			sh.finish(id, l)
 		}
-		x.own = nil // nothing else is of use any more
-		sh.dismiss(id, l, answer)
-		return false
+		return false // a close that has to wait for the end of a message goes out at the next visit
 	}
 	if len(answer) > 0 {
 		x.own = append(x.own, answer...)

@@ -98,12 +98,16 @@ func (s *schedule) remove(slot, pos int) (moved uint32, any bool) {
 }
 
 // due is the turn after the last that is due when so much time has passed since the latest step's chunk came. Turns of earlier steps are all
-// due. If the schedule is more than a round behind, turns are skipped: one visit of each listener makes up for all.
+// due. If the schedule is more than two rounds behind, whole rounds are skipped: one visit of each listener makes up for all.
 func (s *schedule) due(step uint64, since time.Duration) uint64 {
 	n := min(uint64(max(0, since)/slotTime)+1, uint64(perStep))
 	target := step*uint64(perStep) + n
-	if round := uint64(len(s.slots)); target > s.turn+round {
-		s.turn = target - round
+	if round := uint64(len(s.slots)); target > s.turn+2*round {
+		skip := ((target-s.turn)/round - 1) * round
+		if s.turn < s.notes {
+			s.notes += skip // nobody is skipped by an announcement
+		}
+		s.turn += skip
 	}
 	return target
 }

@@ -349,6 +349,11 @@ func (sh *shard) follow(g *group) {
 	if g.plan == nil || g.carried || !g.reached() {
 		return
 	}
+	for _, c := range g.classes {
+		if c != nil && c.count > 0 && c.turn < c.notes {
+			return // somebody has not been told yet: we were held up
+		}
+	}
 	g.carried = true
 	for k, c := range g.classes {
 		if c == nil || c.count == 0 {

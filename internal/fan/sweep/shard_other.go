@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"math"
+	"net"
 
 	"earshot/internal/observatory"
 )
@@ -34,5 +35,8 @@ func writeFD(int, []byte) (int, error) { return 0, errNoEpoll }
 
 // Descriptors is not asked for on this system.
 func Descriptors() int { return math.MaxInt32 }
+
+// tune has nothing to do: what this system could bound is not known.
+func tune(*net.TCPConn) {}
 
 func memoryShort() bool { return false }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"syscall"
@@ -22,16 +23,25 @@ const (
 	unacknowledged = 30_000
 )
 
-// duplicate gives a second descriptor of a socket, set up for sweeping.
+// duplicate gives a second descriptor of a socket.
 func duplicate(fd int) (int, error) {
 	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("duplicate a socket: %w", err)
 	}
-	// Without these a listener is served all the same, only less well.
-	_ = unix.SetsockoptInt(d, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
-	_ = unix.SetsockoptInt(d, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unacknowledged)
 	return d, nil
+}
+
+// tune bounds what a connection may keep from us. Without that a listener is served all the same, only less well.
+func tune(c *net.TCPConn) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = rc.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unacknowledged)
+	})
 }
 
 // writeFD writes what the socket takes: all, a part, or errBlocked. The raw system call spares the scheduler's bookkeeping, twice a

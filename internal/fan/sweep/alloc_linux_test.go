@@ -1,0 +1,143 @@
+package sweep
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"earshot/internal/event"
+	"earshot/internal/observatory"
+)
+
+// still is a shard that nobody runs but the test, with listeners whose clients read everything.
+type still struct {
+	sh     *shard
+	stream *Stream
+	frame  uint64
+	part   []byte
+}
+
+func newStill(tb testing.TB, listeners int, secure bool) *still {
+	tb.Helper()
+	e, err := New(Config{Goroutines: true}) // it starts no shard of its own
+	must(tb, err)
+	sh, err := newShard(e)
+	must(tb, err)
+	s := &still{sh: sh, part: make([]byte, 1000)}
+	s.stream = e.NewStream(StreamConfig{Tally: &Tally{}, Audience: observatory.NewAudience(event.Count{}), Rung: observatory.Push})
+	tcp, err := ListenTCP(context.Background(), "127.0.0.1:0")
+	must(tb, err)
+	l := e.Listen(tcp, secure)
+	config := selfSigned(tb)
+	for range listeners {
+		client, err := net.Dial("tcp", l.Addr().String())
+		must(tb, err)
+		c, err := l.Accept()
+		must(tb, err)
+		_, err = e.Admit(0)
+		must(tb, err)
+		a := arrival{join: Join{Stream: s.stream}, conn: c.(*Conn)}
+		if secure {
+			a.tls = tls.Server(c, config)
+			done := make(chan error, 1)
+			tc := tls.Client(client, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // its own
+			go func() { done <- tc.Handshake() }()
+			must(tb, a.tls.Handshake())
+			must(tb, <-done)
+		}
+		go func() { _, _ = io.Copy(io.Discard, client) }() // what TLS would do with it is not measured
+		a.ear = e.enter(a.join)
+		must(tb, a.conn.detach())
+		sh.put(a)
+	}
+	sh.look(time.Now())
+	for sh.receive(time.Now().Add(time.Minute)) {
+	}
+	tb.Cleanup(func() {
+		_ = l.Close()
+		sh.close()
+		e.end()
+		e.wg.Wait()
+	})
+	return s
+}
+
+// sweep appends a part and visits everybody.
+func (s *still) sweep() {
+	s.stream.add(s.frame, s.part)
+	s.frame += framesPerChunk
+	s.sh.look(time.Now())
+	g := s.sh.groups[0]
+	s.sh.step(g)
+	s.sh.now = s.sh.now.Add(chunkTime) // all slots of the step are due now
+	for s.sh.step(g) {
+	}
+	s.sh.poll()
+}
+
+// The hot path allocates nothing for a listener, plain or over TLS: one chunk is made for all.
+func TestSweepAllocatesNothing(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("secure=%v", secure), func(t *testing.T) {
+			const listeners = 200
+			s := newStill(t, listeners, secure)
+			for range 20 {
+				s.sweep()
+			}
+			before := s.stream.cfg.Tally.Bytes.Load()
+			allocs := testing.AllocsPerRun(50, s.sweep)
+			if sent := s.stream.cfg.Tally.Bytes.Load() - before; sent < 50*listeners*1000 {
+				t.Fatalf("only %d bytes were sent", sent)
+			}
+			limit := 1.0 // the chunk
+			if secure {
+				limit += pooled
+			}
+			if allocs > limit {
+				t.Errorf("%v allocations in a sweep of %d listeners", allocs, listeners)
+			}
+		})
+	}
+}
+
+func BenchmarkVisit(b *testing.B) {
+	for _, secure := range []bool{false, true} {
+		b.Run(fmt.Sprintf("secure=%v", secure), func(b *testing.B) {
+			s := newStill(b, 500, secure)
+			b.ReportAllocs()
+			for b.Loop() {
+				s.sweep()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/500, "ns/visit")
+		})
+	}
+}
+
+func selfSigned(tb testing.TB) *tls.Config {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(tb, err)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	must(tb, err)
+	return &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12,
+		DynamicRecordSizingDisabled: true,
+	}
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
