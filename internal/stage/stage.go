@@ -61,6 +61,10 @@ type Config struct {
 	Audience *observatory.Audience // swept every 2 s for the count cue; nil: nobody counts
 	Mix      mix.Config
 
+	// Relay is told each frame and its cues once the timeline has them, so that other nodes get them, too. It must not block, and
+	// must copy what it keeps. It may be nil.
+	Relay func(timeline.Frame, []timeline.Cue)
+
 	// IdleEnd is how long nobody may be connected before OnIdle is called; 0 takes the event's. In the phase doors, the time
 	// before the announced start does not count: nobody has to be early.
 	IdleEnd time.Duration
@@ -241,9 +245,12 @@ func (s *Stage) frame(now time.Time) error {
 		m.hear(n)
 	}
 	s.measure(n)
-	err = s.cfg.Timeline.Append(timeline.Frame{Number: n, Epoch: s.cfg.Epoch, Packet: packet}, s.place(n, now)...)
-	if err != nil {
+	f, cues := timeline.Frame{Number: n, Epoch: s.cfg.Epoch, Packet: packet}, s.place(n, now)
+	if err := s.cfg.Timeline.Append(f, cues...); err != nil {
 		return err
+	}
+	if s.cfg.Relay != nil {
+		s.cfg.Relay(f, cues)
 	}
 	s.cues.taken()
 	s.totals.Frames++
