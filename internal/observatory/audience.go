@@ -17,6 +17,12 @@ const Window = 10 * time.Second
 // given to whoever invents keys.
 const maxSeen = 1 << 20
 
+// maxNodes bounds the other nodes whose figures are kept; those silent for nodeKept make room.
+const (
+	maxNodes = 4096
+	nodeKept = time.Hour
+)
+
 // Rung names a way to listen, for the count's breakdown.
 type Rung int
 
@@ -43,8 +49,16 @@ type Audience struct {
 	mu    sync.Mutex
 	conns map[*Listener]struct{}
 	seen  map[string]*Listener
+	nodes map[string]*node // others that serve the same event, nil before the first
 	count event.Count
-	by    [rungs]int // of the last sweep
+	by    [rungs]int // of the last sweep, on this node
+}
+
+// node is what another node said last.
+type node struct {
+	at        time.Time
+	listening int
+	tunedIn   int
 }
 
 // Listener is one connection's mark. Took is safe from any goroutine.
@@ -103,7 +117,36 @@ func (a *Audience) tune(l *Listener) {
 	}
 }
 
-// Sweep counts at now, forgets players by key that went quiet, and gives the figures and how many listen on each rung.
+// Elsewhere says that at now so many listen on another node, and that tunedIn did so since that node began to count. A name is
+// that of one run of a node: who begins again from zero has another. What it said counts for Window.
+func (a *Audience) Elsewhere(name string, listening, tunedIn int, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.nodes[name]
+	if n == nil {
+		if len(a.nodes) >= maxNodes {
+			for name, old := range a.nodes {
+				if now.Sub(old.at) > nodeKept {
+					delete(a.nodes, name)
+				}
+			}
+			if len(a.nodes) >= maxNodes {
+				return
+			}
+		}
+		if a.nodes == nil {
+			a.nodes = make(map[string]*node)
+		}
+		n = &node{}
+		a.nodes[name] = n
+	}
+	n.at, n.listening = now, listening
+	a.count.TunedIn += max(0, tunedIn-n.tunedIn)
+	n.tunedIn = max(n.tunedIn, tunedIn) // also of a node that fell silent: it does not begin anew
+}
+
+// Sweep counts at now, forgets players by key that went quiet, and gives the figures of all nodes and how many listen on each rung
+// of this one.
 func (a *Audience) Sweep(now time.Time) (event.Count, [rungs]int) {
 	since := now.Add(-Window).UnixNano()
 	var by [rungs]int
@@ -126,12 +169,17 @@ func (a *Audience) Sweep(now time.Time) (event.Count, [rungs]int) {
 	for _, n := range by {
 		a.count.Now += n
 	}
+	for _, n := range a.nodes {
+		if now.Sub(n.at) <= Window {
+			a.count.Now += n.listening
+		}
+	}
 	a.count.Peak = max(a.count.Peak, a.count.Now)
 	a.by = by
 	return a.count, by
 }
 
-// Rungs gives how many listened on each rung at the last Sweep.
+// Rungs gives how many listened on each rung of this node at the last Sweep.
 func (a *Audience) Rungs() [rungs]int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
