@@ -1,5 +1,8 @@
-// Package cluster is the store of everything that must survive: events, invites, sessions, counts, secrets and leases. Its
-// engine is NATS JetStream, embedded in this process and listening on no port at all; nothing above this package knows that.
+// Package cluster is the store of everything that must survive (events, invites, sessions, counts, secrets and leases) and, where
+// several nodes share one, what passes between them. Its engine is NATS JetStream: embedded in this process and listening on no port
+// at all, or, joined by its URL, a server elsewhere. Nothing above this package knows which, but for the relay.
+//
+// # The store
 //
 // One rule holds it together: what is acknowledged is on disk. A write goes to the engine, which appends it to the bucket's
 // block file and syncs that file before it answers (SyncAlways); then the folder of the block files is synced too, because the
@@ -15,6 +18,17 @@
 // can be written again, and opens a new engine on the same files: the path of every start. Where a sync failed, the block files
 // are first written anew: the kernel reports such a failure once and then takes the pages for clean, so that what is read back
 // from memory need not be on the disk.
+//
+// A joined server keeps the same buckets and the same mirrors follow them. What an acknowledgement is worth there is the server's to
+// say: its sync_interval, and its replicas. A connection that ends is an engine that broke: reads go on, writes are refused at once,
+// and a new engine is started as soon as a server answers.
+//
+// # Between nodes
+//
+// The relay carries frames from the node that holds an event's lease ([Publisher]) to those that follow it ([Cluster.Follow]): core NATS
+// on one subject per event, and a stream in the server's memory that keeps the last minute of it for who comes late or missed some.
+// Reports of how many listen go the other way ([Cluster.Report], [Cluster.Reports]). Leases are held by who shows signs of life
+// (lease.go). None of this runs with the engine embedded: there is nobody else.
 package cluster
 
 import (
@@ -23,12 +37,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"earshot/internal/event"
 )
@@ -48,13 +64,20 @@ type Config struct {
 	Dir  string       // folder; made if absent, used by one process at a time
 	Node string       // this node's stable name; empty: the one kept in Dir, made at the first start
 	Log  *slog.Logger // state changes and the engine's warnings
+	Join *Join        // the server to join; nil: one is embedded
+
+	Registerer prometheus.Registerer // gets the relay's counters where a server is joined; may be nil
 }
 
 // Cluster is a node's store. All methods may be called from any goroutine.
 type Cluster struct {
 	dir, node string
+	where     string // the folder, or the server's address, for people
+	run       string // this process among those that the node was and will be
+	join      *Join  // nil: embedded
 	log       *slog.Logger
 	folder    *folder
+	relay     relayCounters
 
 	events   *mirror[event.Event]
 	invites  *mirror[event.Invite]
@@ -62,19 +85,21 @@ type Cluster struct {
 	counts   *mirror[event.Count]
 	secrets  *mirror[[]byte]
 	leases   *mirror[leaseRecord]
+	nodes    *mirror[nodeRecord] // nil unless this node may hold leases beside others
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 	workers sync.WaitGroup
 
 	mu     sync.Mutex
-	engine *engine // nil while there is none that works
-	cause  error   // why there is none
-	closed bool    // no more workers
+	engine *engine       // nil while there is none that works
+	cause  error         // why there is none
+	closed bool          // no more workers
+	turned chan struct{} // closed when engine or cause changes
 }
 
-// Open starts the store in cfg.Dir. It fails, before anything has started, with a sentence that names the folder and the
-// trouble: not a folder, not writable, full, or in use by another process.
+// Open starts the store in cfg.Dir, or joins a server. It fails, before anything has started, with a sentence that names the folder
+// or the server and the trouble: not a folder, not writable, full, or in use by another process; not there, or not letting us in.
 func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -84,25 +109,44 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, err)
 	}
 	c := &Cluster{
-		dir: f.path, log: cfg.Log, folder: f,
+		dir: f.path, where: f.path, run: token(4), join: cfg.Join, log: cfg.Log, folder: f,
 		events:   newMirror[event.Event]("events", 0),
 		invites:  newMirror[event.Invite]("invites", 0),
 		sessions: newMirror[event.Session]("sessions", markerLife),
 		counts:   newMirror[event.Count]("counts", 0),
 		secrets:  newMirror[[]byte]("secrets", 0),
 		leases:   newMirror[leaseRecord]("leases", 0),
+		turned:   make(chan struct{}),
 	}
 	c.life, c.end = context.WithCancel(context.WithoutCancel(ctx))
-	if c.node, err = f.node(cfg.Node); err == nil {
-		c.engine, err = c.start(ctx)
+	err = c.relay.register(cfg.Registerer, cfg.Join != nil)
+	if err == nil {
+		c.node, err = f.node(cfg.Node)
+	}
+	if err != nil {
+		err = fmt.Errorf("open data folder %q: %w", cfg.Dir, plain(err))
+	} else if c.join != nil {
+		c.where = c.join.Where()
+		if c.join.Stage {
+			c.nodes = newMirror[nodeRecord]("nodes", 0)
+			c.nodes.fleeting = nodesKept
+		}
+		if c.engine, err = c.start(ctx); err != nil {
+			err = fmt.Errorf("join NATS at %s: %w", c.where, err)
+		}
+	} else if c.engine, err = c.start(ctx); err != nil {
+		err = fmt.Errorf("open data folder %q: %w", cfg.Dir, plain(err))
 	}
 	if err != nil {
 		c.end()
 		f.release()
-		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, plain(err))
+		return nil, err
 	}
 	c.spawn(c.tend)
 	c.spawn(c.purge)
+	if c.nodes != nil {
+		c.spawn(c.beat)
+	}
 	return c, nil
 }
 
@@ -147,14 +191,23 @@ func (c *Cluster) Close(ctx context.Context) error {
 }
 
 func (c *Cluster) mirrors() []follower {
-	return []follower{c.events, c.invites, c.sessions, c.counts, c.secrets, c.leases}
+	all := []follower{c.events, c.invites, c.sessions, c.counts, c.secrets, c.leases}
+	if c.nodes != nil {
+		all = append(all, c.nodes)
+	}
+	return all
 }
 
 // start opens an engine and waits until every mirror has all that is stored.
 func (c *Cluster) start(ctx context.Context) (*engine, error) {
 	ctx, cancel := context.WithTimeout(ctx, startupTime)
 	defer cancel()
-	return startEngine(ctx, c.dir, c.node, c.log, c.mirrors())
+	return startEngine(ctx, c.log, func(ctx context.Context, e *engine) error {
+		if c.join != nil {
+			return e.join(ctx, c.join)
+		}
+		return e.embed(c.dir, c.node)
+	}, c.mirrors())
 }
 
 // working gives the engine, or says in plain words why there is none.
@@ -178,6 +231,30 @@ func (c *Cluster) set(e *engine, cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.engine, c.cause = e, cause
+	close(c.turned)
+	c.turned = make(chan struct{})
+}
+
+// await gives an engine that works, as soon as there is one.
+func (c *Cluster) await(ctx context.Context) (*engine, error) {
+	for {
+		c.mu.Lock()
+		eng, turned := c.engine, c.turned
+		c.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case eng != nil && eng.life.Err() == nil:
+			return eng, nil
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-c.life.Done():
+			return nil, errClosed
+		}
+	}
 }
 
 // tend owns the engine: when it breaks, it is closed and, once the folder can be written, replaced by a new one.
@@ -195,12 +272,12 @@ func (c *Cluster) tend() {
 		}
 		cause := context.Cause(eng.life)
 		c.set(nil, cause)
-		c.log.Error("store cannot write; what is stored can still be read", "folder", c.dir, "cause", cause)
+		c.log.Error("store cannot write; what is stored can still be read", "store", c.where, "cause", cause)
 		since := time.Now()
 		eng.stop()
 		if eng = c.restart(cause); eng != nil {
 			c.set(eng, nil)
-			c.log.Info("store writes again", "folder", c.dir, "after", time.Since(since).Round(time.Millisecond))
+			c.log.Info("store writes again", "store", c.where, "after", time.Since(since).Round(time.Millisecond))
 		}
 	}
 }
@@ -209,17 +286,19 @@ func (c *Cluster) tend() {
 func (c *Cluster) restart(cause error) *engine {
 	renewed := onlyWrite(cause)
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(wait/2 + rand.N(wait)) // by chance: many nodes lose the same server at the same moment
 		select {
 		case <-c.life.Done():
 			timer.Stop()
 			return nil
 		case <-timer.C:
 		}
-		err := c.folder.probe()
-		if err == nil && !renewed {
-			err = renew(filepath.Join(c.dir, "nats"))
-			renewed = err == nil
+		var err error
+		if c.join == nil {
+			if err = c.folder.probe(); err == nil && !renewed {
+				err = renew(filepath.Join(c.dir, "nats"))
+				renewed = err == nil
+			}
 		}
 		if err == nil {
 			var eng *engine
@@ -294,7 +373,7 @@ func write[T any](ctx context.Context, c *Cluster, m *mirror[T], how manner, key
 		return 0, err
 	case eng.life.Err() != nil:
 		return 0, unavailable(context.Cause(eng.life))
-	case ctx.Err() != nil: // whoever asked is gone
+	case ctx.Err() != nil, c.join != nil: // whoever asked is gone; or a server elsewhere has its own troubles, such as an election
 		return 0, unavailable(fmt.Errorf("write %s %q: %w", m.name, key, err))
 	default:
 		eng.fail(fmt.Errorf("write %s %q: %w", m.name, key, err))

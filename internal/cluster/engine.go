@@ -15,26 +15,30 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// engine is one run of the embedded NATS server, its in-process connection and its watches. Broken means broken for good.
+// engine is one run of the embedded NATS server, or one connection to a server elsewhere, with its watches. Broken means broken for
+// good: the cluster closes it and starts another, so that coming back is the way of every start.
 type engine struct {
-	store string // folder of JetStream's files
-	log   *slog.Logger
+	store  string // folder of JetStream's files; empty where the server is elsewhere
+	prefix string // of the buckets' names; empty where nobody else has any
+	log    *slog.Logger
 
 	life context.Context // ends when the engine breaks or is stopped; its cause says why
 	end  context.CancelCauseFunc
 
-	ns      *server.Server
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	buckets map[string]jetstream.KeyValue // fixed once started
-	workers sync.WaitGroup
+	ns       *server.Server // nil where the server is elsewhere
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	replicas int                           // of what this engine makes; 0: it makes nothing
+	buckets  map[string]jetstream.KeyValue // fixed once started
+	workers  sync.WaitGroup
 }
 
 var errStopped = errors.New("the store was stopped")
 
-// startEngine runs NATS on dir/nats, makes the buckets that are missing, and returns when every follower is loaded.
-func startEngine(ctx context.Context, dir, node string, log *slog.Logger, followers []follower) (_ *engine, err error) {
-	e := &engine{store: filepath.Join(dir, "nats"), log: log, buckets: map[string]jetstream.KeyValue{}}
+// startEngine makes an engine by reach, which connects it, makes the buckets that are missing, and returns when every follower is
+// loaded.
+func startEngine(ctx context.Context, log *slog.Logger, reach func(context.Context, *engine) error, followers []follower) (_ *engine, err error) {
+	e := &engine{log: log, replicas: 1, buckets: map[string]jetstream.KeyValue{}}
 	e.life, e.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -46,32 +50,8 @@ func startEngine(ctx context.Context, dir, node string, log *slog.Logger, follow
 	}()
 	stop := context.AfterFunc(ctx, func() { e.end(ctx.Err()) })
 	defer stop()
-
-	e.ns, err = server.NewServer(&server.Options{
-		ServerName:             node,
-		DontListen:             true, // no port: the only client comes in through memory
-		NoSigs:                 true, // signals are the program's
-		JetStream:              true,
-		StoreDir:               e.store,
-		SyncAlways:             true,
-		JetStreamMaxMemory:     16 << 20,
-		JetStreamMaxStore:      1 << 40, // the disk is the limit; the default is a share of what is free at the start
-		MaxPayload:             1 << 20,
-		DisableJetStreamBanner: true,
-		NoFastProducerStall:    true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("start engine: %w", err)
-	}
-	e.ns.SetLoggerV2(&bridge{e}, false, false, false)
-	e.ns.Start() // returns once started, as there is nothing to accept
-	e.nc, err = nats.Connect("", nats.InProcessServer(e.ns), nats.Name("earshot"), nats.NoReconnect(),
-		nats.ClosedHandler(func(nc *nats.Conn) { e.fail(fmt.Errorf("the engine's connection closed: %w", closeCause(nc))) }))
-	if err != nil {
-		return nil, fmt.Errorf("connect to engine: %w", err)
-	}
-	if e.js, err = jetstream.New(e.nc); err != nil {
-		return nil, fmt.Errorf("connect to engine: %w", err)
+	if err = reach(ctx, e); err != nil {
+		return nil, err
 	}
 	loaded := make(chan struct{}, len(followers))
 	for _, f := range followers {
@@ -86,11 +66,52 @@ func startEngine(ctx context.Context, dir, node string, log *slog.Logger, follow
 			return nil, context.Cause(e.life)
 		}
 	}
-	// Buckets and block files that this start made are of no use in folders that a power cut forgets.
-	if err = syncTree(e.store); err != nil {
-		return nil, fmt.Errorf("sync engine's folders: %w", err)
+	if e.ns != nil {
+		// Buckets and block files that this start made are of no use in folders that a power cut forgets.
+		if err = syncTree(e.store); err != nil {
+			return nil, fmt.Errorf("sync engine's folders: %w", err)
+		}
 	}
 	return e, nil
+}
+
+// embed runs NATS on dir/nats and connects to it through memory.
+func (e *engine) embed(dir, node string) (err error) {
+	e.store = filepath.Join(dir, "nats")
+	e.ns, err = server.NewServer(&server.Options{
+		ServerName:             node,
+		DontListen:             true, // no port: the only client comes in through memory
+		NoSigs:                 true, // signals are the program's
+		JetStream:              true,
+		StoreDir:               e.store,
+		SyncAlways:             true,
+		JetStreamMaxMemory:     16 << 20,
+		JetStreamMaxStore:      1 << 40, // the disk is the limit; the default is a share of what is free at the start
+		MaxPayload:             1 << 20,
+		DisableJetStreamBanner: true,
+		NoFastProducerStall:    true,
+	})
+	if err != nil {
+		return fmt.Errorf("start engine: %w", err)
+	}
+	e.ns.SetLoggerV2(&bridge{e}, false, false, false)
+	e.ns.Start() // returns once started, as there is nothing to accept
+	return e.connect("", nats.InProcessServer(e.ns))
+}
+
+// connect makes the connection. One that closes ends the engine.
+func (e *engine) connect(url string, more ...nats.Option) (err error) {
+	options := append([]nats.Option{
+		nats.Name("earshot"), nats.NoReconnect(),
+		nats.ClosedHandler(func(nc *nats.Conn) { e.fail(fmt.Errorf("the engine's connection closed: %w", closeCause(nc))) }),
+	}, more...)
+	if e.nc, err = nats.Connect(url, options...); err != nil {
+		return fmt.Errorf("connect to engine: %w", err)
+	}
+	if e.js, err = jetstream.New(e.nc); err != nil {
+		return fmt.Errorf("connect to engine: %w", err)
+	}
+	return nil
 }
 
 func closeCause(nc *nats.Conn) error {
@@ -102,12 +123,15 @@ func closeCause(nc *nats.Conn) error {
 
 // open gets or makes a bucket and begins to follow it.
 func (e *engine) open(f follower, loaded chan<- struct{}) error {
-	name, markers := f.bucket()
-	kv, err := e.js.KeyValue(e.life, name)
+	shape := f.bucket()
+	name := shape.Bucket
+	shape.Bucket, shape.History, shape.Replicas = e.prefix+name, 1, e.replicas
+	kv, err := e.js.KeyValue(e.life, shape.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = e.js.CreateKeyValue(e.life, jetstream.KeyValueConfig{
-			Bucket: name, History: 1, Storage: jetstream.FileStorage, Replicas: 1, LimitMarkerTTL: markers,
-		})
+		if e.replicas == 0 {
+			return fmt.Errorf("bucket %s is missing: start a node with the role stage first", shape.Bucket)
+		}
+		kv, err = e.js.CreateKeyValue(e.life, shape)
 	}
 	if err != nil {
 		return fmt.Errorf("open bucket %s: %w", name, err)
@@ -142,7 +166,7 @@ func (e *engine) open(f follower, loaded chan<- struct{}) error {
 	return nil
 }
 
-// write stores a record and syncs it. The engine has synced the block file when it answers; the folder follows here.
+// write stores a record. An embedded engine has synced the block file when it answers; the folder follows here.
 func (e *engine) write(ctx context.Context, bucket string, how manner, key string, body []byte, over uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeLimit)
 	defer cancel()
@@ -163,6 +187,9 @@ func (e *engine) write(ctx context.Context, bucket string, how manner, key strin
 	if err != nil {
 		return 0, refused(how, err)
 	}
+	if e.ns == nil {
+		return rev, nil // what its own acknowledgement is worth, the server's configuration says
+	}
 	if err := syncFolder(filepath.Join(e.store, "jetstream", "$G", "streams", "KV_"+bucket, "msgs")); err != nil {
 		return 0, fmt.Errorf("sync folder: %w", err)
 	}
@@ -171,7 +198,7 @@ func (e *engine) write(ctx context.Context, bucket string, how manner, key strin
 
 // remove is KeyValue.Purge, which doesn't tell the revision.
 func (e *engine) remove(ctx context.Context, bucket, key string) (uint64, error) {
-	msg := nats.NewMsg("$KV." + bucket + "." + key)
+	msg := nats.NewMsg("$KV." + e.prefix + bucket + "." + key)
 	msg.Header.Set("KV-Operation", "PURGE")
 	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	ack, err := e.js.PublishMsg(ctx, msg, jetstream.WithMsgTTL(markerLife))

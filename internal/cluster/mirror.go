@@ -13,7 +13,7 @@ import (
 
 // follower is what an engine feeds: a mirror of any type.
 type follower interface {
-	bucket() (name string, markers time.Duration)
+	bucket() jetstream.KeyValueConfig         // its name and what is special about it
 	begin()                                   // a new watch starts from nothing
 	feed(entry jetstream.KeyValueEntry) error // one record or removal, in the order of revisions
 	loaded()                                  // all that was stored has been fed
@@ -24,13 +24,15 @@ type record[T any] struct {
 	key      string
 	value    T
 	revision uint64
+	at       time.Time // when this process learnt of it, by its own clock
 }
 
 // mirror is a bucket in memory. Only the goroutine that follows the bucket's watch writes it. While a new engine loads, readers
 // still see the old state: the new one takes its place whole.
 type mirror[T any] struct {
-	name    string
-	markers time.Duration // how long removals are remembered; 0: nothing is ever removed
+	name     string
+	markers  time.Duration // how long removals are remembered; 0: nothing is ever removed
+	fleeting time.Duration // how long records are kept, in the server's memory alone; 0: for ever, on its disk
 
 	// Owned by the goroutine that feeds.
 	loading map[string]record[T] // nil once loaded
@@ -46,13 +48,19 @@ func newMirror[T any](name string, markers time.Duration) *mirror[T] {
 	return &mirror[T]{name: name, markers: markers, records: map[string]record[T]{}, changed: make(chan struct{})}
 }
 
-func (m *mirror[T]) bucket() (string, time.Duration) { return m.name, m.markers }
+func (m *mirror[T]) bucket() jetstream.KeyValueConfig {
+	c := jetstream.KeyValueConfig{Bucket: m.name, LimitMarkerTTL: m.markers, TTL: m.fleeting, Storage: jetstream.FileStorage}
+	if m.fleeting > 0 {
+		c.Storage = jetstream.MemoryStorage
+	}
+	return c
+}
 
 func (m *mirror[T]) begin() { m.loading, m.seen = map[string]record[T]{}, 0 }
 
 // feed takes one entry. A record that can't be read is left out, and reported; the rest is unharmed.
 func (m *mirror[T]) feed(entry jetstream.KeyValueEntry) error {
-	r := record[T]{key: entry.Key(), revision: entry.Revision()}
+	r := record[T]{key: entry.Key(), revision: entry.Revision(), at: time.Now()}
 	gone := entry.Operation() != jetstream.KeyValuePut
 	var err error
 	if !gone {
