@@ -222,7 +222,7 @@ func (s *web) may(c call, n need) bool {
 			return true
 		}
 		room, open := s.cfg.House.Room(c.event.Slug)
-		return c.has && open && room.Stage.Has(c.me.ID)
+		return c.has && open && (room.Stage == nil || room.Stage.Has(c.me.ID)) // without a stage there is nothing to see, and stage says so
 	case part:
 		return c.has
 	}
@@ -253,6 +253,26 @@ func (s *web) room(ctx context.Context, slug string) (Room, error) {
 		return Room{}, err
 	}
 	return Room{}, s.closed(e)
+}
+
+// stage finds an open event's stage, or says where it is.
+func (s *web) stage(e event.Event) (Room, error) {
+	room, ok := s.cfg.House.Room(e.Slug)
+	if !ok {
+		return Room{}, s.closed(e)
+	}
+	if room.Stage == nil {
+		return Room{}, Elsewhere(room.StageAt)
+	}
+	return room, nil
+}
+
+// Elsewhere says that this node has no stage, and who has.
+func Elsewhere(at string) error {
+	if at == "" {
+		return newProblem(event.CodeUnavailable, "This node serves listeners. Speakers join at another address of this server.")
+	}
+	return newProblem(event.CodeUnavailable, "This node serves listeners. Speakers join at "+at+".")
 }
 
 // closed says why an event has no room.

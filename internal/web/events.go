@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -388,6 +389,8 @@ func (s *web) showReplay(ctx context.Context, e event.Event) *replayJSON {
 	switch code := event.CodeOf(err); {
 	case err == nil:
 		out = &replayJSON{DurationS: replay.Duration.Seconds(), Segments: replay.Segments}
+	case code == event.CodeUnavailable && causeless(err):
+		return nil // on purpose: another node has the recordings
 	case code != event.CodeNotFound:
 		// The event is shown without it: its page is of use also while the archive is not.
 		if ctx.Err() == nil {
@@ -399,4 +402,10 @@ func (s *web) showReplay(ctx context.Context, e event.Event) *replayJSON {
 		s.replays.Store(e.ID, out) // one small entry for each event that ended
 	}
 	return out
+}
+
+// causeless tells what a part of the server says on purpose from what went wrong in it.
+func causeless(err error) bool {
+	e, ok := errors.AsType[*event.Error](err)
+	return ok && e.Err == nil
 }

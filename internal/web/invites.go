@@ -132,12 +132,15 @@ func (s *web) createInvite(ctx context.Context, c call, in *inviteIn) (*inviteOu
 }
 
 func (s *web) revokeInvite(ctx context.Context, c call, in *inviteID) (*struct{}, error) {
+	if room, open := s.cfg.House.Room(c.event.Slug); open && room.Stage == nil {
+		return nil, Elsewhere(room.StageAt) // who came by it must leave the stage at once, and only its own node can see to that
+	}
 	invite, err := s.cfg.Store.RevokeInvite(ctx, c.event.ID, in.ID)
 	if err != nil {
 		return nil, err
 	}
 	room, open := s.cfg.House.Room(c.event.Slug)
-	if !open {
+	if !open || room.Stage == nil {
 		return nil, nil
 	}
 	tag := personTag(invite.ID)

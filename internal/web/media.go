@@ -98,9 +98,9 @@ func (s *web) speak(w http.ResponseWriter, r *http.Request, recvonly bool) {
 		s.fail(w, r, err)
 		return
 	}
-	room, ok := s.cfg.House.Room(c.event.Slug)
-	if !ok {
-		s.fail(w, r, s.closed(c.event))
+	room, err := s.stage(c.event)
+	if err != nil {
+		s.fail(w, r, err)
 		return
 	}
 	id, reply, err := s.cfg.Voices.Speak(r.Context(), room.Stage, c.me, sdp, recvonly)
@@ -151,9 +151,9 @@ func (s *web) postWHEP(w http.ResponseWriter, r *http.Request) {
 			s.fail(w, r, jerr)
 			return
 		}
-		room, ok := s.cfg.House.Room(slug)
-		if !ok {
-			s.fail(w, r, s.closed(c.event))
+		room, rerr := s.stage(c.event)
+		if rerr != nil {
+			s.fail(w, r, rerr)
 			return
 		}
 		id, reply, err = s.cfg.Voices.Monitor(r.Context(), room.Stage, c.me.ID, sdp)
@@ -239,6 +239,9 @@ func (s *web) count(w http.ResponseWriter, r *http.Request) {
 	var n event.Count
 	if room, ok := s.cfg.House.Room(r.PathValue("slug")); ok {
 		n = room.Audience.Count()
+		if room.Stage == nil {
+			n = counted(room.Timeline)
+		}
 	} else {
 		e, err := s.event(r.Context(), r.PathValue("slug"))
 		if err == nil {
@@ -258,6 +261,16 @@ func (s *web) count(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "max-age=1")
 	w.Write(append(b, '\n')) // an error is the reader's going
+}
+
+// counted is the whole audience as the stage's node counted it last.
+func counted(tl *timeline.Timeline) (n event.Count) {
+	for _, c := range tl.Sticky() {
+		if c.Kind == "count" {
+			_ = json.Unmarshal(c.Data, &n) // the stage made it
+		}
+	}
+	return n
 }
 
 // replay finds an event's recording: Conflict before the end, Unavailable until it is whole, NotFound without one.

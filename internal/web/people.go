@@ -40,9 +40,9 @@ func (a api) people() {
 	add(a, operation{
 		id: "get-stage", method: http.MethodGet, path: eventPath + "/stage", tag: tagStage, summary: "The stage as it is", need: sees,
 	}, func(_ context.Context, c call, _ *slugIn) (*stageOut, error) {
-		room, ok := s.cfg.House.Room(c.event.Slug)
-		if !ok {
-			return nil, s.closed(c.event)
+		room, err := s.stage(c.event)
+		if err != nil {
+			return nil, err
 		}
 		return &stageOut{Body: stageJSON{State: room.Stage.State(), You: c.me.ID}}, nil
 	})
@@ -103,9 +103,9 @@ func mutedBy(st *stage.Stage, id string) stage.MuteBy {
 
 // onStage runs a command on an event's stage.
 func (s *web) onStage(ctx context.Context, c call, do func(*stage.Stage) error) (*struct{}, error) {
-	room, ok := s.cfg.House.Room(c.event.Slug)
-	if !ok {
-		return nil, s.closed(c.event)
+	room, err := s.stage(c.event)
+	if err != nil {
+		return nil, err
 	}
 	if err := do(room.Stage); err != nil {
 		return nil, s.inPhase(ctx, err, c.event.Slug)
@@ -142,9 +142,9 @@ func (s *web) raiseHand(ctx context.Context, c call, in *handIn) (*handOut, erro
 	if err != nil {
 		return nil, err
 	}
-	room, ok := s.cfg.House.Room(c.event.Slug)
-	if !ok {
-		return nil, s.closed(c.event)
+	room, err := s.stage(c.event)
+	if err != nil {
+		return nil, err
 	}
 	session, secret := s.grown(c, handLife)
 	me := c.me

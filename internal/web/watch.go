@@ -63,9 +63,9 @@ func (s *web) watchStage(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	room, ok := s.cfg.House.Room(c.event.Slug)
-	if !ok {
-		s.fail(w, r, s.closed(c.event))
+	room, err := s.stage(c.event)
+	if err != nil {
+		s.fail(w, r, err)
 		return
 	}
 	if !c.operator {

@@ -82,7 +82,8 @@ type House interface {
 // Room is an open event.
 type Room struct {
 	Event    event.Event
-	Stage    *stage.Stage
+	Stage    *stage.Stage // nil where another node has it: listeners are served alike, whoever needs the stage is told to go there
+	StageAt  string       // then, where people reach that node, such as https://voice.example.org; empty if that is not known
 	Timeline *timeline.Timeline
 	Audience *observatory.Audience
 }
@@ -107,7 +108,7 @@ type Listeners interface {
 	ServeCues(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error
 }
 
-// Replays gives what was recorded. NotFound where there is nothing.
+// Replays gives what was recorded. NotFound where there is nothing, Unavailable without a cause where another node has it.
 type Replays interface {
 	Replay(ctx context.Context, eventID string, origin time.Time) (Replay, error)
 	Segment(ctx context.Context, eventID string, n uint64) ([]byte, error)
