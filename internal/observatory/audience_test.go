@@ -47,6 +47,50 @@ func TestAudience(t *testing.T) {
 	check(14*time.Second, event.Count{Now: 1, Peak: 3, TunedIn: 34})
 }
 
+// The listeners of other nodes count while those nodes speak, and tuned in once.
+func TestAudienceElsewhere(t *testing.T) {
+	a := observatory.NewAudience(event.Count{TunedIn: 100})
+	l := a.Join(observatory.Push)
+	check := func(when time.Duration, want event.Count) {
+		t.Helper()
+		now := t0.Add(when)
+		l.Took(now)
+		got, by := a.Sweep(now)
+		if got != want {
+			t.Errorf("after %v: %+v, want %+v", when, got, want)
+		}
+		if sum := by[observatory.Push]; sum != 1 {
+			t.Errorf("after %v: %d here", when, sum)
+		}
+	}
+	a.Elsewhere("n_1.a", 20, 25, t0)
+	a.Elsewhere("n_2.b", 7, 7, t0.Add(2*time.Second))
+	check(2*time.Second, event.Count{Now: 28, Peak: 28, TunedIn: 133})
+	a.Elsewhere("n_2.b", 5, 9, t0.Add(4*time.Second))
+	check(4*time.Second, event.Count{Now: 26, Peak: 28, TunedIn: 135})
+	check(10*time.Second, event.Count{Now: 26, Peak: 28, TunedIn: 135})
+	check(11*time.Second, event.Count{Now: 6, Peak: 28, TunedIn: 135}) // n_1 is silent
+	a.Elsewhere("n_1.a", 21, 26, t0.Add(12*time.Second))               // and speaks again: one more tuned in meanwhile
+	a.Elsewhere("n_2.c", 1, 1, t0.Add(12*time.Second))                 // n_2 was started again, and begins from zero
+	check(12*time.Second, event.Count{Now: 28, Peak: 28, TunedIn: 137})
+	check(30*time.Second, event.Count{Now: 1, Peak: 28, TunedIn: 137})
+}
+
+// Names that somebody makes up are bounded, and make room when they are old.
+func TestAudienceElsewhereIsBounded(t *testing.T) {
+	a := observatory.NewAudience(event.Count{})
+	for i := range 5000 {
+		a.Elsewhere(fmt.Sprint(i), 1, 1, t0)
+	}
+	if n, _ := a.Sweep(t0); n.Now != 4096 {
+		t.Errorf("%d nodes are counted", n.Now)
+	}
+	a.Elsewhere("late", 5, 5, t0.Add(2*time.Hour))
+	if n, _ := a.Sweep(t0.Add(2 * time.Hour)); n.Now != 5 {
+		t.Errorf("two hours later: %+v", n)
+	}
+}
+
 func TestAudienceByRung(t *testing.T) {
 	a := observatory.NewAudience(event.Count{})
 	for i, r := range observatory.Rungs {
