@@ -26,20 +26,22 @@ type cli struct {
 }
 
 type serveCmd struct {
-	Listen    string   `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"TCP address of HTTP (${default})."`
-	Cert      string   `type:"path" placeholder:"FILE" help:"Certificate chain in PEM: --listen then speaks HTTPS (with --key)."`
-	Key       string   `type:"path" placeholder:"FILE" help:"Private key of --cert, in PEM."`
-	UDP       string   `default:"127.0.0.1:8443" placeholder:"HOST:PORT" name:"udp" help:"UDP address of all WebRTC media; the same port is taken over TCP as a fallback (${default})."`
-	Advertise []string `placeholder:"IP[,IP]" help:"Addresses that ICE candidates name, if they differ from --udp: behind a NAT, the public one."`
-	Data      string   `default:"./data" type:"path" help:"Folder of all that is kept; one process at a time (${default})."`
-	Demo      bool     `help:"Open an event with two synthetic voices. Only on a loopback address."`
-	LogLevel  string   `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error (${default})."`
-	LogFormat string   `default:"text" enum:"text,json" help:"Form of the log on standard error: text or json (${default})."`
+	Listen    string     `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"TCP address of HTTP (${default})."`
+	Cert      string     `type:"path" placeholder:"FILE" help:"Certificate chain in PEM: --listen then speaks HTTPS (with --key)."`
+	Key       string     `type:"path" placeholder:"FILE" help:"Private key of --cert, in PEM."`
+	UDP       string     `default:"127.0.0.1:8443" placeholder:"HOST:PORT" name:"udp" help:"UDP address of all WebRTC media; the same port is taken over TCP as a fallback (${default})."`
+	Advertise []string   `placeholder:"IP[,IP]" help:"Addresses that ICE candidates name, if they differ from --udp: behind a NAT, the public one."`
+	Data      string     `default:"./data" type:"path" help:"Folder of all that is kept; one process at a time (${default})."`
+	Nodes     nodesFlags `embed:""`
+	Demo      bool       `help:"Open an event with two synthetic voices. Only on a loopback address."`
+	LogLevel  string     `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error (${default})."`
+	LogFormat string     `default:"text" enum:"text,json" help:"Form of the log on standard error: text or json (${default})."`
 }
 
 // Run is `earshot serve`.
 func (c *serveCmd) Run() error {
 	cfg := app.Config{Listen: c.Listen, Cert: c.Cert, Key: c.Key, UDP: c.UDP, Data: c.Data, Demo: c.Demo, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
+	c.Nodes.fill(&cfg)
 	for _, s := range c.Advertise {
 		a, err := netip.ParseAddr(strings.TrimSpace(s))
 		if err != nil {

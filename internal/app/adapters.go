@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"earshot/internal/archive"
+	"earshot/internal/event"
 	"earshot/internal/fan"
 	"earshot/internal/observatory"
 	"earshot/internal/timeline"
@@ -43,6 +44,27 @@ type pacer struct{ fan *fan.Fan }
 func (p pacer) Pace() web.Pace { return web.Pace(p.fan.Pace()) }
 
 func (p pacer) SetPace(to web.Pace) error { return p.fan.SetPace(fan.Pace(to)) }
+
+// replays gives what web asks for recordings.
+func (a *App) replays() web.Replays {
+	if a.archive == nil {
+		return noReplays{}
+	}
+	return replays{a.archive}
+}
+
+// noReplays is the archive of a node without stages: what other nodes recorded lies with them.
+type noReplays struct{}
+
+func (noReplays) Replay(context.Context, string, time.Time) (web.Replay, error) {
+	return web.Replay{}, errNoRecordings
+}
+
+func (noReplays) Segment(context.Context, string, uint64) ([]byte, error) {
+	return nil, errNoRecordings
+}
+
+var errNoRecordings = event.Unavailable("This node serves listeners of live events. The recording is with the node that made it.", nil)
 
 // replays shows archive to web.
 type replays struct{ *archive.Archive }

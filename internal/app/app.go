@@ -11,9 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -80,17 +77,18 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if a.port, err = fan.Listen(cfg.UDP, a.log); err != nil {
 		return nil, listenError("--udp", cfg.UDP, err)
 	}
-	if a.cluster, err = cluster.Open(ctx, cluster.Config{Dir: cfg.Data, Log: a.log}); err != nil {
-		return nil, err
-	}
-	if a.operatorKey, a.newKey, err = operatorKey(filepath.Join(cfg.Data, "operator.key")); err != nil {
-		return nil, err
-	}
-
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if a.archive, err = archive.Open(ctx, cfg.Data, a.log, reg); err != nil {
+	if a.cluster, err = cluster.Open(ctx, cluster.Config{Dir: cfg.Data, Log: a.log, Join: cfg.join(a.address()), Registerer: reg}); err != nil {
 		return nil, err
+	}
+	if a.operatorKey, a.newKey, err = a.findOperatorKey(ctx); err != nil {
+		return nil, err
+	}
+	if cfg.is(RoleStage) {
+		if a.archive, err = archive.Open(ctx, cfg.Data, a.log, reg); err != nil {
+			return nil, err
+		}
 	}
 	if a.fan, err = fan.New(fan.Config{Port: a.port, Advertise: cfg.Advertise, Log: a.log, Registerer: reg}); err != nil {
 		return nil, err
@@ -101,6 +99,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		return nil, err
 	}
 	a.house = newHouse(a.cluster, a.archive, a.log)
+	a.house.stages, a.house.edges = cfg.is(RoleStage), a.cluster.Joined() && cfg.is(RoleEdge)
 	reg.MustRegister(&houseCollector{house: a.house})
 
 	handler, err := web.New(web.Config{
@@ -108,10 +107,11 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		House:           a.house,
 		Voices:          a.gate,
 		Listeners:       listeners{a.fan},
-		Replays:         replays{a.archive},
+		Replays:         a.replays(),
 		Pacer:           pacer{a.fan},
 		UI:              ui.FS(),
 		OperatorKeyHash: web.HashSecret(a.operatorKey),
+		BaseURL:         cfg.Public,
 		Metrics:         promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Registerer:      reg,
 		Ready:           a.ready,
@@ -236,23 +236,4 @@ func listenError(flag, address string, err error) error {
 		return fmt.Errorf("%s %s: this machine does not have that address: %w", flag, address, err)
 	}
 	return fmt.Errorf("%s %s: %w", flag, address, err)
-}
-
-// operatorKey reads the operator's secret, or makes it at the first start.
-func operatorKey(path string) (key string, made bool, err error) {
-	b, err := os.ReadFile(path)
-	if err == nil {
-		if key = strings.TrimRight(string(b), "\r\n"); len(key) < 20 {
-			return "", false, fmt.Errorf("%s: this is not an operator's key; delete the file to have a new one made", path)
-		}
-		return key, false, nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return "", false, fmt.Errorf("read the operator's key: %w", err)
-	}
-	key = web.NewSecret(web.OperatorSecret)
-	if err := cluster.WriteFile(path, []byte(key+"\n")); err != nil {
-		return "", false, fmt.Errorf("keep the operator's key: %w", err)
-	}
-	return key, true, nil
 }

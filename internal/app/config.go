@@ -6,7 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
+
+	"earshot/internal/cluster"
 )
 
 // Config is what an operator says about a node. All of it is judged before anything listens.
@@ -27,6 +31,25 @@ type Config struct {
 
 	// Data is the folder of everything that is kept. It is created if missing, and belongs to one process at a time.
 	Data string
+
+	// NATS is the URL of a NATS server (v2.11 or newer, with JetStream) that this node shares with others: nats://user:password@host:4222,
+	// several of a cluster's separated by commas. Empty: the store is embedded, and the node is alone. What is acknowledged is as safe
+	// as that server makes it. Events of a node that was alone before do not move there.
+	NATS string
+
+	// NATSCreds names a file of NATS credentials; empty: what the URL says.
+	NATSCreds string
+
+	// NATSReplicas is how many copies the server keeps: 1, 3 or 5; 0 is three where it can, else one. It matters only to the node
+	// that finds the buckets missing.
+	NATSReplicas int
+
+	// Roles say what the node does for an event: RoleStage, RoleEdge or both. Empty is both. Without NATS it must be both.
+	Roles []Role
+
+	// Public is the URL at which people reach this node, such as https://voice.example.org. Empty: links name the host that was asked
+	// for, and other nodes name the address in Listen, if that is one.
+	Public string
 
 	// Demo opens an event with two synthetic voices and prints a link with which anybody on this machine hosts it. Refused
 	// unless Listen is a loopback address.
@@ -56,11 +79,64 @@ func (c Config) Validate() error {
 			return fmt.Errorf("--advertise %s: browsers cannot send there; name the address at which they reach this machine", a)
 		}
 	}
+	if err := c.checkNodes(); err != nil {
+		return err
+	}
 	if c.Demo && !loopback(host) {
 		return fmt.Errorf("--demo with --listen %s: the demo prints a host link and belongs to this machine alone; "+
 			"listen on 127.0.0.1 or leave --demo out", c.Listen)
 	}
 	return nil
+}
+
+// Role is what a node does for an event.
+type Role string
+
+// The roles. One node has an event's stage; any number serve its listeners.
+const (
+	RoleStage Role = "stage"
+	RoleEdge  Role = "edge"
+)
+
+// is says whether the node has a role.
+func (c Config) is(r Role) bool { return len(c.Roles) == 0 || slices.Contains(c.Roles, r) }
+
+func (c Config) checkNodes() error {
+	for _, r := range c.Roles {
+		if r != RoleStage && r != RoleEdge {
+			return fmt.Errorf("--node-roles %q: want stage, edge, or stage,edge", r)
+		}
+	}
+	if c.Public != "" {
+		u, err := url.Parse(c.Public)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
+			return fmt.Errorf("--public %q: want http:// or https:// and a host, without a slash at the end", c.Public)
+		}
+	}
+	if c.NATS == "" {
+		if !c.is(RoleStage) || !c.is(RoleEdge) {
+			return errors.New("--node-roles: a node alone needs both roles; name the NATS server that it shares with others by --nats")
+		}
+		if c.NATSCreds != "" || c.NATSReplicas != 0 {
+			return errors.New("--nats-creds and --nats-replicas say something about --nats, which is missing")
+		}
+		return nil
+	}
+	if c.Demo && !c.is(RoleStage) {
+		return errors.New("--demo needs the role stage: start the demo on a node that has it")
+	}
+	if err := c.join("").Check(); err != nil {
+		return fmt.Errorf("--nats: %w", err)
+	}
+	return nil
+}
+
+// join says how the cluster is to be joined, nil for alone.
+func (c Config) join(address string) *cluster.Join {
+	if c.NATS == "" {
+		return nil
+	}
+	return &cluster.Join{URL: c.NATS, Creds: c.NATSCreds, Replicas: c.NATSReplicas, Stage: c.is(RoleStage), Address: address}
 }
 
 func checkAddress(flag, address string) (host string, err error) {

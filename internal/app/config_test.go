@@ -24,6 +24,18 @@ func TestValidate(t *testing.T) {
 		{"no port", func(c *app.Config) { c.Listen = "127.0.0.1" }, []string{"--listen", "host:port"}},
 		{"port out of range", func(c *app.Config) { c.UDP = "127.0.0.1:70000" }, []string{"--udp", "65535"}},
 		{"no data", func(c *app.Config) { c.Data = "" }, []string{"--data"}},
+		{"an edge", func(c *app.Config) { c.NATS, c.Roles = "nats://127.0.0.1:4222", []app.Role{app.RoleEdge} }, nil},
+		{"a cluster", func(c *app.Config) { c.NATS, c.NATSReplicas = "tls://u:p@a:4222,tls://u:p@b:4222", 3 }, nil},
+		{"a strange role", func(c *app.Config) { c.NATS, c.Roles = "nats://a:4222", []app.Role{"speaker"} }, []string{"--node-roles", "stage,edge"}},
+		{"an edge alone", func(c *app.Config) { c.Roles = []app.Role{app.RoleEdge} }, []string{"--node-roles", "--nats"}},
+		{"not NATS", func(c *app.Config) { c.NATS = "http://a:4222" }, []string{"--nats", "nats://host:4222"}},
+		{"two replicas", func(c *app.Config) { c.NATS, c.NATSReplicas = "nats://a:4222", 2 }, []string{"--nats", "1, 3 or 5"}},
+		{"replicas of nothing", func(c *app.Config) { c.NATSReplicas = 3 }, []string{"--nats-replicas"}},
+		{"demo on an edge", func(c *app.Config) {
+			c.NATS, c.Roles, c.Demo = "nats://a:4222", []app.Role{app.RoleEdge}, true
+		}, []string{"--demo", "stage"}},
+		{"public", func(c *app.Config) { c.Public = "https://voice.example.org" }, nil},
+		{"public with a path", func(c *app.Config) { c.Public = "https://voice.example.org/" }, []string{"--public", "slash"}},
 		{"advertise everything", func(c *app.Config) { c.Advertise = []netip.Addr{netip.IPv4Unspecified()} }, []string{"--advertise", "0.0.0.0"}},
 	} {
 		cfg := good

@@ -101,7 +101,7 @@ func (h *House) speak(ctx context.Context, slug string, p event.Person, voice *d
 		return
 	}
 	for ctx.Err() == nil {
-		if room, ok := h.Room(slug); ok {
+		if room, ok := h.Room(slug); ok && room.Stage != nil {
 			out := &silentOutlet{closed: make(chan struct{})}
 			if seat, err := room.Stage.Join(ctx, p, out, false); err == nil {
 				h.utter(ctx, seat, out, enc, voice)

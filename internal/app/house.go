@@ -22,6 +22,10 @@ type House struct {
 	log     *slog.Logger
 	now     func() time.Time
 
+	// What this node does for an event. A node that shares its store opens an event's stage if no other node has it, and else, if
+	// edges, a room that is fed by the relay. Fixed before Start.
+	stages, edges bool
+
 	stopping chan struct{}  // closed by Close
 	wg       sync.WaitGroup // the keepers, the watch and the demo's voices
 
@@ -34,7 +38,7 @@ type House struct {
 }
 
 func newHouse(store *cluster.Cluster, arch *archive.Archive, log *slog.Logger) *House {
-	return &House{store: store, archive: arch, log: log, now: time.Now, stopping: make(chan struct{}), keepers: make(map[string]*keeper)}
+	return &House{store: store, archive: arch, log: log, now: time.Now, stages: true, stopping: make(chan struct{}), keepers: make(map[string]*keeper)}
 }
 
 // Start gives every stored event its keeper and follows the store from there. It returns once the rooms of events that are
@@ -124,7 +128,8 @@ func (h *House) Room(slug string) (web.Room, bool) {
 	if r == nil {
 		return web.Room{}, false
 	}
-	return r.view(), true
+	v := r.view()
+	return v, v.Timeline != nil
 }
 
 // rooms lists the open ones.
@@ -142,6 +147,9 @@ func (h *House) rooms() []*room {
 
 // Turn puts an event into another phase. When it returns, the store has it on disk and the stage, if there is one, shows it.
 func (h *House) Turn(ctx context.Context, slug string, to event.Phase) (event.Event, error) {
+	if !h.stages {
+		return event.Event{}, web.Elsewhere(h.stageOf(ctx, slug))
+	}
 	k := h.keeper(slug)
 	if k == nil { // over, or created a moment ago and the watch has not told yet
 		ev, err := h.store.Event(ctx, slug)
@@ -174,6 +182,15 @@ func (h *House) Turn(ctx context.Context, slug string, to event.Phase) (event.Ev
 	case <-ctx.Done():
 		return event.Event{}, ctx.Err()
 	}
+}
+
+// stageOf is where people reach the node that has an event's stage, if that is known.
+func (h *House) stageOf(ctx context.Context, slug string) string {
+	ev, err := h.store.Event(ctx, slug)
+	if err != nil {
+		return ""
+	}
+	return h.store.StageAddress(ev.ID)
 }
 
 var errRestarting = event.Unavailable("The server is restarting. Try again in a moment.", nil)

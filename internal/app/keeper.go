@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
+	"earshot/internal/cluster"
 	"earshot/internal/event"
 )
 
@@ -81,12 +83,14 @@ func (k *keeper) run(ctx context.Context) {
 			break
 		}
 		var fallen, lost <-chan struct{}
-		if r := k.room.Load(); r != nil {
+		if r := k.room.Load(); r != nil && r.stage != nil {
 			fallen, lost = r.fallen, r.lease.Lost()
 		}
 		wait, _ := k.next()
 		if k.pause {
 			wait = retryAfter
+		} else if k.waits() {
+			wait = min(wait, retryAfter)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -114,15 +118,24 @@ func (k *keeper) run(ctx context.Context) {
 		case <-lost:
 			k.log.Warn("another node took the stage")
 			k.closeRoom(ctx)
-			k.pause = true
+			k.pause = !k.house.edges // else its frames are waited for at once
 		case <-ctx.Done():
 		}
 		timer.Stop()
 	}
-	if k.room.Load() != nil {
+	if r := k.room.Load(); r != nil {
+		if r.stage == nil {
+			r.awaitEnd(ctx)
+		}
 		k.linger(ctx)
 	}
 	k.closeRoom(ctx)
+}
+
+// waits says whether another node has the stage that this one would take.
+func (k *keeper) waits() bool {
+	r := k.room.Load()
+	return k.house.stages && k.event.Phase.Open() && (r == nil || r.stage == nil)
 }
 
 // linger waits for lingerAfterEnd and refuses turns meanwhile.
@@ -144,6 +157,9 @@ func (k *keeper) linger(ctx context.Context) {
 // next says after how long which phase comes by itself: 0 is now, and never without a phase.
 func (k *keeper) next() (time.Duration, event.Phase) {
 	const never = time.Hour // look again; clocks are set
+	if !k.house.stages {
+		return never, ""
+	}
 	if r := k.room.Load(); k.empty && (r == nil || r.occupied()) {
 		k.empty = false // somebody came after all; the stage tells again when they have left
 	}
@@ -214,26 +230,42 @@ func (k *keeper) reconcile(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if r := k.room.Load(); r != nil {
+	r := k.room.Load()
+	if r != nil {
 		if err := r.show(ctx, k.event); err != nil && ctx.Err() == nil {
 			k.log.Error("show the phase on stage", "phase", k.event.Phase, "err", err)
 			k.pause = true
 		}
+	}
+	if !k.event.Phase.Open() || k.pause || r != nil && r.stage != nil {
 		return
 	}
-	if !k.event.Phase.Open() || k.pause {
-		return
+	if k.house.stages && k.house.store.Free(k.event.ID) {
+		k.openStage(ctx)
 	}
-	r, err := k.house.openRoom(ctx, k.event, k.made, k.wake)
-	if err != nil {
-		if ctx.Err() == nil {
-			k.log.Error("open the stage", "err", err)
-			k.pause = true
-		}
-		return
+	if k.house.edges && k.room.Load() == nil {
+		k.room.Store(k.house.openEdge(k.event))
 	}
-	k.empty = false
-	k.room.Store(r)
+}
+
+// openStage opens the room with the stage, in the place of one that was fed by another node's.
+func (k *keeper) openStage(ctx context.Context) {
+	made := k.made
+	if r := k.room.Load(); r != nil {
+		made = max(made, r.head())
+	}
+	r, err := k.house.openRoom(ctx, k.event, made, k.wake)
+	switch {
+	case err == nil:
+		k.closeRoom(ctx)
+		k.empty = false
+		k.room.Store(r)
+	case ctx.Err() != nil:
+	case errors.Is(err, cluster.ErrHeld): // another node was quicker
+	default:
+		k.log.Error("open the stage", "err", err)
+		k.pause = true
+	}
 }
 
 // wake is the stage's call when nobody was there for too long. It never blocks.
@@ -250,6 +282,6 @@ func (k *keeper) closeRoom(ctx context.Context) {
 		return
 	}
 	r.close(ctx)
-	k.made = max(k.made, r.timeline.Head())
+	k.made = max(k.made, r.head())
 	k.room.Store(nil)
 }

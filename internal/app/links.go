@@ -20,7 +20,7 @@ func (a *App) Links() Links {
 	l := Links{
 		Listener: base + "/",
 		Operator: base + "/operator#k=" + a.operatorKey,
-		KeyFile:  a.cfg.Data + "/operator.key",
+		KeyFile:  a.keyFile(),
 		NewKey:   a.newKey,
 	}
 	if d := a.house.demo; d != nil {
@@ -28,6 +28,25 @@ func (a *App) Links() Links {
 		l.Host = base + "/e/" + d.slug + "/studio#k=" + d.hostSecret
 	}
 	return l
+}
+
+// keyFile says where the operator's key lies.
+func (a *App) keyFile() string {
+	if !a.cfg.is(RoleStage) {
+		return "the data folder of a node with the role stage"
+	}
+	return a.cfg.Data + "/operator.key"
+}
+
+// address is where other nodes tell people to find this one; empty if that can't be known.
+func (a *App) address() string {
+	if a.cfg.Public != "" {
+		return a.cfg.Public
+	}
+	if addr, ok := a.http.Addr().(*net.TCPAddr); !ok || addr.IP.IsUnspecified() {
+		return ""
+	}
+	return a.URL()
 }
 
 // URL is the address at which this machine's own browser reaches the node. It says localhost for loopback: browsers give

@@ -135,14 +135,16 @@ func (c *houseCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descOpen, float64(len(rooms)))
 	for i, r := range rooms {
-		stats[i] = r.stage.Stats()
 		ev := r.view().Event
 		name := ev.Slug
 		if !ev.Listed {
 			name = ev.ID // /metrics is open to all, and who knows the address of an unlisted event may listen
 		}
-		gauge(descPeople, float64(stats[i].Connected), name)
-		gauge(descHands, float64(stats[i].Hands), name)
+		if r.stage != nil {
+			stats[i] = r.stage.Stats()
+			gauge(descPeople, float64(stats[i].Connected), name)
+			gauge(descHands, float64(stats[i].Hands), name)
+		}
 		by := r.audience.Rungs()
 		for _, rung := range observatory.Rungs {
 			gauge(descListening, float64(by[rung]), name, rung.String())

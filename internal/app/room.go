@@ -22,15 +22,16 @@ const countEvery = 10 * time.Second
 const storeGrace = 5 * time.Second
 
 // room is an open event on this node: the stage's lease, the stage, its timeline and audience, and the recorder. Its
-// keeper alone opens, changes and closes it.
+// keeper alone opens, changes and closes it. Where another node has the stage, the relay feeds the timeline (edge.go).
 type room struct {
 	house    *House
-	lease    *cluster.Lease
-	stage    *stage.Stage
-	timeline *timeline.Timeline
+	lease    *cluster.Lease     // nil without a stage
+	stage    *stage.Stage       // nil where another node has it
+	sender   *cluster.Publisher // nil where no other node could listen
+	timeline *timeline.Timeline // fixed with a stage; else nil until the first frame has come, and then guarded by mu
 	audience *observatory.Audience
 
-	fallen chan struct{} // closed when the stage ended without being told to; err says why
+	fallen chan struct{} // closed when no more frames come, also when nobody told the stage to end; err says why
 	err    error
 
 	run context.CancelFunc
@@ -65,6 +66,9 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, after uint64, idle
 	} else if ok {
 		first = max(first, (last+1)*timeline.FramesPerSegment)
 	}
+	if last, ok := h.store.LastFrame(ctx, ev.ID); ok { // another node's, whose clock may be ahead of this one's
+		first = max(first, roundUp(last+1))
+	}
 	before, err := h.store.Count(ctx, ev.ID)
 	if err != nil {
 		return nil, err
@@ -77,10 +81,12 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, after uint64, idle
 		house: h, lease: lease, timeline: tl, audience: observatory.NewAudience(before),
 		fallen: make(chan struct{}), ev: ev, shown: ev,
 	}
-	r.stage, err = stage.New(stage.Config{
-		Event: ev, Epoch: lease.Epoch(), First: first, Timeline: tl, Audience: r.audience, OnIdle: idle,
-	})
-	if err != nil {
+	cfg := stage.Config{Event: ev, Epoch: lease.Epoch(), First: first, Timeline: tl, Audience: r.audience, OnIdle: idle}
+	if r.sender = lease.Publisher(); r.sender != nil {
+		cfg.Relay = r.sender.Frame
+	}
+	if r.stage, err = stage.New(cfg); err != nil {
+		_ = r.sender.Close(ctx, false, 0) // nothing was sent
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -89,8 +95,14 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, after uint64, idle
 		r.err = r.stage.Run(run)
 		tl.Close()
 		close(r.fallen)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeGrace)
+		defer cancel()
+		if err := r.sender.Close(bounded, tl.Ended(), tl.Head()); err != nil {
+			h.log.Warn("relay", "event", ev.Slug, "err", err)
+		}
 	})
 	r.wg.Go(func() { r.keepCount(run) })
+	r.wg.Go(func() { h.store.Reports(run, ev.ID, r.hear) })
 	r.record(run, ev)
 	h.log.Info("stage open", "event", ev.Slug, "epoch", lease.Epoch(), "frame", first)
 	return r, nil
@@ -104,12 +116,24 @@ func roundUp(frame uint64) uint64 {
 func (r *room) view() web.Room {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return web.Room{Event: r.ev, Stage: r.stage, Timeline: r.timeline, Audience: r.audience}
+	v := web.Room{Event: r.ev, Stage: r.stage, Timeline: r.timeline, Audience: r.audience}
+	if r.stage == nil {
+		v.StageAt = r.house.store.StageAddress(r.ev.ID)
+	}
+	return v
+}
+
+// head is the number of the next frame.
+func (r *room) head() uint64 {
+	if tl := r.view().Timeline; tl != nil {
+		return tl.Head()
+	}
+	return 0
 }
 
 // occupied says whether anybody is connected on stage.
 func (r *room) occupied() bool {
-	return slices.ContainsFunc(r.stage.State().People, func(p stage.Person) bool { return p.Connected })
+	return r.stage != nil && slices.ContainsFunc(r.stage.State().People, func(p stage.Person) bool { return p.Connected })
 }
 
 // show makes the stage match the event. After an error, the next call tries the rest again.
@@ -117,7 +141,7 @@ func (r *room) show(ctx context.Context, ev event.Event) error {
 	r.mu.Lock()
 	r.ev = ev
 	r.mu.Unlock()
-	if r.shown.Phase.Over() {
+	if r.stage == nil || r.shown.Phase.Over() {
 		return nil
 	}
 	if !r.shown.Start.Equal(ev.Start) || r.shown.IdleEnd != ev.IdleEnd {
@@ -187,6 +211,10 @@ func (r *room) keepCount(ctx context.Context) {
 
 // close ends the stage, if it still runs, as a restart: the phase stays, and whoever opens the room next goes on.
 func (r *room) close(ctx context.Context) {
+	if r.stage == nil {
+		r.closeEdge()
+		return
+	}
 	r.house.mu.RLock()
 	backIn := r.house.backIn
 	r.house.mu.RUnlock()
