@@ -115,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		sessions: newMirror[event.Session]("sessions", markerLife),
 		counts:   newMirror[event.Count]("counts", 0),
 		secrets:  newMirror[[]byte]("secrets", 0),
-		leases:   newMirror[leaseRecord]("leases", 0),
+		leases:   newMirror[leaseRecord](lastBucket, 0),
 		turned:   make(chan struct{}),
 	}
 	c.life, c.end = context.WithCancel(context.WithoutCancel(ctx))
@@ -143,7 +143,9 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c.spawn(c.tend)
-	c.spawn(c.purge)
+	if c.join == nil || c.join.Stage {
+		c.spawn(c.purge)
+	}
 	if c.nodes != nil {
 		c.spawn(c.beat)
 	}
@@ -286,7 +288,12 @@ func (c *Cluster) tend() {
 func (c *Cluster) restart(cause error) *engine {
 	renewed := onlyWrite(cause)
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
-		timer := time.NewTimer(wait/2 + rand.N(wait)) // by chance: many nodes lose the same server at the same moment
+		if c.join != nil {
+			// By chance, as many nodes lose the same server at the same moment; and soon, or others take this node for dead.
+			wait = min(wait, retryMost/2)
+			wait = wait/2 + rand.N(wait)
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-c.life.Done():
 			timer.Stop()

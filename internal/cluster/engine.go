@@ -42,7 +42,7 @@ func startEngine(ctx context.Context, log *slog.Logger, reach func(context.Conte
 	e.life, e.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
-			if cause := context.Cause(e.life); cause != nil { // the engine's own word on its disk says more than a timeout
+			if cause := context.Cause(e.life); cause != nil && cause != ctx.Err() { // the engine's own word on its disk says more than a timeout
 				err = cause
 			}
 			e.stop()
@@ -106,7 +106,7 @@ func (e *engine) connect(url string, more ...nats.Option) (err error) {
 		nats.ClosedHandler(func(nc *nats.Conn) { e.fail(fmt.Errorf("the engine's connection closed: %w", closeCause(nc))) }),
 	}, more...)
 	if e.nc, err = nats.Connect(url, options...); err != nil {
-		return fmt.Errorf("connect to engine: %w", err)
+		return fmt.Errorf("connect: %w", err)
 	}
 	if e.js, err = jetstream.New(e.nc); err != nil {
 		return fmt.Errorf("connect to engine: %w", err)
@@ -129,7 +129,7 @@ func (e *engine) open(f follower, loaded chan<- struct{}) error {
 	kv, err := e.js.KeyValue(e.life, shape.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		if e.replicas == 0 {
-			return fmt.Errorf("bucket %s is missing: start a node with the role stage first", shape.Bucket)
+			return fmt.Errorf("bucket %s is missing: start a node with the role stage", shape.Bucket)
 		}
 		kv, err = e.js.CreateKeyValue(e.life, shape)
 	}

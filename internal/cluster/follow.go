@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"earshot/internal/event"
 	"earshot/internal/timeline"
 )
 
@@ -192,7 +193,7 @@ func (t *tail) fill(ctx context.Context, eng *engine) (reached uint64) {
 		}) || last.IsZero() || number < t.next {
 			return number
 		}
-		from := last.Add(-time.Duration(number-t.next)*frameTime - fillMargin)
+		from := last.Add(-time.Duration(number-t.next)*event.FrameDuration - fillMargin)
 		ask.Seq, ask.StartTime = 0, &from
 	}
 	seen := t.epoch // not t.seen: what an earlier stage made before the newer one was heard of is wanted, too

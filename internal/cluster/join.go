@@ -37,6 +37,12 @@ type Join struct {
 // bucketPrefix keeps our buckets apart from those of others on the same server.
 const bucketPrefix = "earshot_"
 
+// lastBucket is the last that a node makes of those that all nodes need.
+const lastBucket = "leases"
+
+// bucketsWait is how long an edge waits for them at its start. It may well be started in the same moment as the other nodes.
+const bucketsWait = 15 * time.Second
+
 // Signs that a connection is dead while TCP says nothing. Twice pingEvery is longer than a server takes that collects garbage.
 const (
 	dialLimit = 3 * time.Second
@@ -103,10 +109,31 @@ func (e *engine) join(ctx context.Context, j *Join) error {
 	}
 	e.replicas = j.Replicas
 	if !j.Stage {
-		e.replicas = 0 // an edge makes nothing: it would not know how many replicas are wanted, and need not have the right to
-		return nil
+		e.replicas = 0
+		return e.awaitBuckets(ctx)
 	}
 	return e.makeFrameStream(ctx)
+}
+
+// awaitBuckets waits until a node with stages has made the store. An edge makes nothing: it would not know how many replicas are
+// wanted, and need not have the right to.
+func (e *engine) awaitBuckets(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bucketsWait)
+	defer cancel()
+	for told := false; ; told = true {
+		_, err := e.js.KeyValue(ctx, e.prefix+lastBucket)
+		if !errors.Is(err, jetstream.ErrBucketNotFound) {
+			return err
+		}
+		if !told {
+			e.log.Info("waiting for a node with the role stage, which makes the store")
+		}
+		select {
+		case <-time.After(retryFirst):
+		case <-ctx.Done():
+			return fmt.Errorf("there is no store yet; start a node with the role stage: %w", err)
+		}
+	}
 }
 
 // makeFrameStream makes the stream of the last minute's frames if it is missing, and settles how many replicas this server gives.

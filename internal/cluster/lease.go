@@ -108,11 +108,14 @@ func (c *Cluster) free(old record[leaseRecord]) bool {
 
 // Free says whether Acquire would get the lease of an event, as far as is known here. It asks nobody.
 func (c *Cluster) Free(eventID string) bool {
-	if _, err := c.working(); err != nil || c.join != nil && c.nodes == nil {
+	if c.join == nil {
+		return true
+	}
+	if _, err := c.working(); err != nil || c.nodes == nil {
 		return false
 	}
 	old, ok := c.leases.get(eventID)
-	return c.join == nil || !ok || c.free(old)
+	return !ok || c.free(old)
 }
 
 // StageAddress is where people reach the node that has, or last had, the lease of an event; empty if that is not known.

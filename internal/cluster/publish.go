@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"earshot/internal/event"
 	"earshot/internal/timeline"
 )
 
@@ -23,14 +24,12 @@ const (
 var frameStreamConfig = jetstream.StreamConfig{
 	Name: frameStream, Description: "Earshot: the last minute of every open event", Subjects: []string{framePrefix + "*"},
 	Storage: jetstream.MemoryStorage, Discard: jetstream.DiscardOld, MaxAge: frameKept,
-	MaxMsgsPerSubject: 2 * int64(frameKept/frameTime), MaxMsgSize: maxMessage, NoAck: true, AllowDirect: true,
+	MaxMsgsPerSubject: 2 * int64(frameKept/event.FrameDuration), MaxMsgSize: maxMessage, NoAck: true, AllowDirect: true,
 }
-
-const frameTime = timeline.PartDuration / timeline.FramesPerPart
 
 // unsent is how many frames wait while there is no server: half a minute, for which a slow listener keeps its place, too. The oldest
 // is dropped when there are more.
-const unsent = int(30 * time.Second / frameTime)
+const unsent = int(30 * time.Second / event.FrameDuration)
 
 // Publisher sends one event's frames to the nodes that follow it. Frame never blocks: it belongs to the goroutine that makes frames.
 // Another carries them to the server, and keeps up to half a minute of them while none is there.
