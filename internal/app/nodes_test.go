@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"earshot/internal/app"
+	"earshot/internal/rig"
 )
 
 // natsServer is a NATS server of the test's own, on a loopback port, as `nats-server -js` would run.
@@ -288,6 +289,7 @@ func TestNodes(t *testing.T) {
 		return a.Now >= 3 && a.TunedIn >= 3 && b.Now >= 3 && b.TunedIn >= 3
 	})
 	edgeRefuses(t, stage, edge)
+	sameSound(t, stage, edge)
 
 	late := nats.node(t, t.TempDir(), nil, app.RoleEdge)
 	head := far.last()
@@ -342,6 +344,61 @@ func TestNodes(t *testing.T) {
 		t.Errorf("the last part is of frame %d on the stage's node, and of %d on the edge", near.last(), far.last())
 	}
 	await(t, 10*time.Second, "the edge knows that it is over", func() bool { return edge.get("demo").Phase == "ended" })
+}
+
+// sameSound listens on both nodes by WebRTC: packets of the same time must be the same bytes. It also opens the long responses.
+func sameSound(t *testing.T, stage, edge *node) {
+	t.Helper()
+	var peers []*rig.Peer
+	for _, n := range []*node{stage, edge} {
+		p, err := rig.NewPeer(rig.PeerConfig{Receive: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if err := p.Dial(t.Context(), func(offer []byte) ([]byte, error) {
+			resp, err := http.Post(n.url+"/e/demo/whep", "application/sdp", bytes.NewReader(offer))
+			if err != nil {
+				return nil, err
+			}
+			defer resp.Body.Close()
+			b, err := io.ReadAll(resp.Body)
+			if err == nil && resp.StatusCode != http.StatusCreated {
+				err = fmt.Errorf("%d %s", resp.StatusCode, b)
+			}
+			return b, err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		peers = append(peers, p)
+	}
+	await(t, 15*time.Second, "fifty packets in common", func() bool {
+		near := map[uint32][]byte{}
+		for _, h := range peers[0].Heard() {
+			near[h.TS] = h.Payload
+		}
+		common := 0
+		for _, h := range peers[1].Heard() {
+			if b, ok := near[h.TS]; ok {
+				if common++; !bytes.Equal(b, h.Payload) {
+					t.Fatalf("the packet of %d differs", h.TS)
+				}
+			}
+		}
+		return common >= 50
+	})
+	for path, begin := range map[string]string{"live.ogg": "OggS", "live.mp4": "\x00\x00", "cues": "retry: "} {
+		resp, err := http.Get(edge.url + "/e/demo/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 256)
+		_, err = io.ReadFull(resp.Body, b)
+		resp.Body.Close()
+		if err != nil || !strings.HasPrefix(string(b), begin) {
+			t.Errorf("%s: %d %q, %v", path, resp.StatusCode, b, err)
+		}
+	}
 }
 
 // edgeRefuses goes through all that needs a stage: an edge says so, and where to go.

@@ -75,7 +75,7 @@ func (t *tail) follow(ctx context.Context, eng *engine) {
 	}
 	if err == nil {
 		// The history is asked for once the server surely sends what is new, so that nothing falls between.
-		bounded, stop := context.WithTimeout(ctx, fillLimit)
+		bounded, stop := context.WithTimeout(ctx, writeLimit)
 		err = eng.nc.FlushWithContext(bounded)
 		stop()
 	}

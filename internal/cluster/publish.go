@@ -87,6 +87,11 @@ func (p *Publisher) Close(ctx context.Context, ended bool, head uint64) error {
 	p.over = true
 	p.mu.Unlock()
 	p.ring()
+	if _, err := p.c.working(); err != nil { // nothing is worth waiting for: edges end by what the store says, once it can
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		cancel()
+	}
 	select {
 	case <-p.done:
 		return nil
