@@ -144,7 +144,8 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	c.spawn(c.tend)
 	if c.join == nil || c.join.Stage {
-		c.spawn(c.purge)
+		found := c.sessions.all()
+		c.spawn(func() { c.purge(found) })
 	}
 	if c.nodes != nil {
 		c.spawn(c.beat)
@@ -317,13 +318,13 @@ func (c *Cluster) restart(cause error) *engine {
 	}
 }
 
-// purge takes expired sessions out of the store, at once and then now and then.
-func (c *Cluster) purge() {
+// purge takes expired sessions out of the store: of those found at the start at once, and then now and then.
+func (c *Cluster) purge(found []record[event.Session]) {
 	tick := time.NewTicker(purgeEvery)
 	defer tick.Stop()
-	for {
+	for ; ; found = c.sessions.all() {
 		now := time.Now()
-		for _, r := range c.sessions.all() {
+		for _, r := range found {
 			if now.Before(r.value.Expires) {
 				continue
 			}
