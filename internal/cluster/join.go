@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -192,16 +191,26 @@ const (
 	nodesKept = time.Minute
 )
 
-// beat shows that this node lives. One sign that is lost is nothing: leaseLife is five of them.
+// beat shows that this node lives. One sign that is lost is nothing: leaseLife is five of them. It also notices another process under
+// the same name, which a copied folder makes: the two would take each other's leases for their own.
 func (c *Cluster) beat() {
+	var last uint64 // revision of this process's last sign
+	told := false
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	body := fmt.Appendf(nil, `{"run":%q,"address":%q}`, c.run, c.join.Address)
 	for {
 		if eng, err := c.working(); err == nil {
 			ctx, cancel := context.WithTimeout(c.life, beatLimit)
-			if _, err := eng.write(ctx, c.nodes.name, put, c.node, body, 0); err != nil && ctx.Err() == nil {
-				c.log.Log(ctx, slog.LevelDebug, "sign of life not stored", "cause", err)
+			if r, ok := c.nodes.get(c.node); ok && last > 0 && r.revision > last && r.value.Run != c.run && !told {
+				c.log.Error("another process is this node, too: was its data folder copied? Delete the file \"node\" in one of them", "node", c.node)
+				told = true
+			}
+			rev, err := eng.write(ctx, c.nodes.name, put, c.node, body, 0)
+			if err == nil {
+				last = rev
+			} else if ctx.Err() == nil {
+				c.log.Debug("sign of life not stored", "cause", err)
 			}
 			cancel()
 		}
