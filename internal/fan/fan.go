@@ -92,8 +92,9 @@ func New(cfg Config) (*Fan, error) {
 // Sweep is the engine of streams, for those who accept connections for it.
 func (f *Fan) Sweep() *sweep.Engine { return f.sweep }
 
-// WHEP answers a listener's SDP offer (draft-ietf-wish-whep); packet is its wish for the milliseconds in a packet: 20, 60 or 120. The session ends with the timeline, with EndWHEP, or when the
-// listener goes. Errors are *event.Error: Invalid for the offer, Busy, Unavailable while stopping.
+// WHEP answers a listener's SDP offer (draft-ietf-wish-whep). The session ends with the timeline, with EndWHEP, or when the
+// listener goes. packet is how long its packets shall be at the least: 20, 60 or 120 ms; 0 is 20. Errors are *event.Error: Invalid for the
+// offer or the packet, Unavailable when there is no room and while stopping.
 func (f *Fan) WHEP(ctx context.Context, src Source, offer []byte, packet int) (id string, answer []byte, err error) {
 	return f.whep.Answer(ctx, src, offer, packet)
 }

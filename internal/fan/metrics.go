@@ -42,10 +42,15 @@ var (
 		"Parts of 200 ms that slow listeners did not get, by rung; whep counts tenths, its frames.", []string{"rung"}, nil)
 	descDropped = prometheus.NewDesc("earshot_listener_dropped_total",
 		"Listeners' connections that the server gave up. stalled: took nothing for 30 s. protocol: sent what no client may. "+
-			"no_handshake: WebRTC not connected within 15 s. lost: WebRTC silent for 30 s. queue: WebRTC packets not sent.", []string{"reason"}, nil)
+			"no_handshake: WebRTC not connected within 15 s. certificate: not the one that the offer named. lost: WebRTC silent for 30 s. "+
+			"queue: WebRTC packets not sent, as a socket was full. unreachable: WebRTC packets that the system refused.", []string{"reason"}, nil)
 	descRefused = prometheus.NewDesc("earshot_listener_refused_total",
 		"Listeners' requests that were refused. full: a limit. stopping: the server stops. "+
 			"offer: SDP that cannot be answered. handshake: a WebSocket handshake that is wrong.", []string{"reason"}, nil)
+	descInbound = prometheus.NewDesc("earshot_listener_inbound_total",
+		"What WebRTC listeners sent in vain. forged: RTCP or DTLS that is not authentic or a replay. garbled: not RTCP. strange: about other streams. "+
+			"flood: more than anybody needs. gone: asks for a packet that is no longer kept. unwanted: media. paths: one address too many. "+
+			"line: a hello while too many wait.", []string{"reason"}, nil)
 	descCadence = prometheus.NewDesc("earshot_cadence_seconds", "How often listeners of streams are written to at the quickest.", nil, nil)
 	descLoad    = prometheus.NewDesc("earshot_sweep_load", "Share of a processor's time that the busiest sweep takes, 0 to 1.", nil, nil)
 	descLate    = prometheus.NewDesc("earshot_sweep_late_ratio", "Share of slots that were swept more than 100 ms late, over two seconds.", nil, nil)
@@ -58,7 +63,7 @@ type collector struct{ fan *Fan }
 
 // Describe is prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descStrays, descCadence, descLoad, descLate} {
+	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate} {
 		ch <- d
 	}
 }
@@ -101,6 +106,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for reason, n := range w.Refused {
 		total(descRefused, float64(n), reason)
+	}
+	for reason, n := range w.Inbound {
+		total(descInbound, float64(n), reason)
 	}
 	for reason, n := range c.fan.cfg.Port.Strays() {
 		total(descStrays, float64(n), reason)

@@ -34,7 +34,7 @@ func (h *house) listen(cfg rig.PeerConfig, relay *rig.Impair) (*rig.Peer, string
 	h.t.Cleanup(func() { _ = p.Close() })
 	var id string
 	must(h.t, p.Dial(h.ctx, func(offer []byte) (answer []byte, err error) {
-		id, answer, err = h.fan.WHEP(h.ctx, h.source(), offer, 20)
+		id, answer, err = h.fan.WHEP(h.ctx, h.source(), offer, 0)
 		if err == nil && relay != nil {
 			answer = relay.Rewrite(answer)
 		}
@@ -138,7 +138,7 @@ func TestWHEPEndsWithTheTimeline(t *testing.T) {
 		t.Fatal("the listener was not told")
 	}
 	h.wait("forgotten", func() bool { return !h.fan.EndWHEP(id) })
-	if _, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 20); event.CodeOf(err) != event.CodeConflict {
+	if _, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 0); event.CodeOf(err) != event.CodeConflict {
 		t.Errorf("after the end: %v", err)
 	}
 }
@@ -157,24 +157,24 @@ func TestWHEPRefuses(t *testing.T) {
 		"empty": "", "garbage": "\x16\x03\x01", "sendonly": strings.ReplaceAll(good, "a=recvonly", "a=sendonly"),
 		"no opus": strings.ReplaceAll(good, "opus/48000/2", "L16/48000"),
 	} {
-		if _, _, err := h.fan.WHEP(h.ctx, h.source(), []byte(bad), 20); event.CodeOf(err) != event.CodeInvalid {
+		if _, _, err := h.fan.WHEP(h.ctx, h.source(), []byte(bad), 0); event.CodeOf(err) != event.CodeInvalid {
 			t.Errorf("%s: %v, want invalid", name, err)
 		}
 	}
 	var ids []string
 	for range 2 {
-		id, _, err := h.fan.WHEP(h.ctx, h.source(), []byte(good), 20)
+		id, _, err := h.fan.WHEP(h.ctx, h.source(), []byte(good), 0)
 		must(t, err)
 		ids = append(ids, id)
 	}
-	if _, _, err := h.fan.WHEP(h.ctx, h.source(), []byte(good), 20); event.CodeOf(err) != event.CodeBusy {
-		t.Errorf("a third pending one: %v, want busy", err)
+	if _, _, err := h.fan.WHEP(h.ctx, h.source(), []byte(good), 0); event.CodeOf(err) != event.CodeUnavailable {
+		t.Errorf("a third pending one: %v, want unavailable", err)
 	}
 	for _, id := range ids {
 		h.fan.EndWHEP(id)
 	}
 	h.wait("room again", func() bool {
-		id, _, err := h.fan.WHEP(h.ctx, h.source(), []byte(good), 20)
+		id, _, err := h.fan.WHEP(h.ctx, h.source(), []byte(good), 0)
 		h.fan.EndWHEP(id)
 		return err == nil
 	})
@@ -184,7 +184,7 @@ func TestAdvertise(t *testing.T) {
 	h := newHouse(t, func(c *fan.Config) {
 		c.Advertise = []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("198.51.100.9")}
 	})
-	_, answer, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 20)
+	_, answer, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 0)
 	must(t, err)
 	sdp := string(answer)
 	for _, want := range []string{" udp 2130706431 203.0.113.7 ", " 198.51.100.9 ", "tcptype passive", "a=sendonly", "a=setup:passive", "a=ice-lite"} {
@@ -203,7 +203,7 @@ func TestUnspecified(t *testing.T) {
 		port, err := fan.Listen(addr, rig.Quiet())
 		must(t, err)
 		h := newHouse(t, func(c *fan.Config) { c.Port = port })
-		_, answer, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 20)
+		_, answer, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 0)
 		must(t, err)
 		if n := strings.Count(string(answer), "a=candidate:"); n == 0 || strings.Contains(string(answer), " 0.0.0.0 "+strconv.Itoa(int(port.Addr().Port()))) {
 			t.Errorf("%s: %d candidates:\n%s", addr, n, answer)
@@ -273,7 +273,7 @@ func TestGarbage(t *testing.T) {
 // credentials answers an offer and gives what its checks need: the user name and the password.
 func (h *house) credentials() (names, pwd string) {
 	h.t.Helper()
-	_, answer, err := h.fan.WHEP(h.ctx, h.source(), offer(h.t, "chromium-listener"), 20)
+	_, answer, err := h.fan.WHEP(h.ctx, h.source(), offer(h.t, "chromium-listener"), 0)
 	must(h.t, err)
 	value := func(sdp []byte, key string) string {
 		_, rest, _ := strings.Cut(string(sdp), "a="+key+":")
@@ -359,7 +359,7 @@ func TestShutdownTwice(t *testing.T) {
 		must(t, h.fan.Shutdown(context.Background(), time.Second))
 	}
 	<-p.Down()
-	if _, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 20); event.CodeOf(err) != event.CodeUnavailable {
+	if _, _, err := h.fan.WHEP(h.ctx, h.source(), offer(t, "chromium-listener"), 0); event.CodeOf(err) != event.CodeUnavailable {
 		t.Errorf("after Shutdown: %v", err)
 	}
 }

@@ -62,7 +62,7 @@ func TestWholeWay(t *testing.T) {
 	must(t, err)
 	defer ear.Close()
 	must(t, ear.Dial(ctx, func(offer []byte) (answer []byte, err error) {
-		_, answer, err = listeners.WHEP(ctx, fan.Source{Slug: "e", Timeline: tl, Audience: audience}, offer, 20)
+		_, answer, err = listeners.WHEP(ctx, fan.Source{Slug: "e", Timeline: tl, Audience: audience}, offer, 0)
 		return answer, err
 	}))
 	all := false

@@ -20,8 +20,8 @@ func (o *Offer) polish(answer, fmtp string) []byte {
 		if !rejected {
 			return
 		}
-		if section < len(o.mids) && o.mids[section] != "" {
-			fmt.Fprintf(&out, "a=mid:%s\r\n", o.mids[section])
+		if section < len(o.Media) && o.Media[section].Mid != "" {
+			fmt.Fprintf(&out, "a=mid:%s\r\n", o.Media[section].Mid)
 		}
 		out.WriteString("a=inactive\r\n")
 	}

@@ -29,12 +29,24 @@ type Offer struct {
 	RED      uint8  // payload type of RED over that Opus (RFC 2198), 0 if not offered in the usual form
 	NACK     bool   // generic NACK was offered for Opus (RFC 4585)
 
-	mids []string // of each media section, in order; "" if it has none
+	Hash   string  // of the fingerprint: sha-256, sha-384 or sha-512 (RFC 8122, 5)
+	Print  []byte  // the fingerprint: that hash of the certificate of the other side
+	Bundle bool    // the sections may share one transport (RFC 9143)
+	RSize  bool    // reduced-size RTCP was offered (RFC 5506)
+	Media  []Media // all sections, in order
+}
+
+// Media is one media section of an offer, as far as an answer must repeat it.
+type Media struct {
+	Kind, Proto, Format string // of the m= line; Format is the first
+	Mid                 string // "" if it has none
+	Audio               bool   // it is the one that is answered; the others are rejected
 }
 
 // section is one m= line and what stands below it, or the session part above the first.
 type section struct {
 	media    string
+	proto    string
 	rejected bool
 	formats  []string
 	attrs    []attr
@@ -74,8 +86,11 @@ func ReadOffer(b []byte) (*Offer, error) {
 	o := &Offer{}
 	for _, m := range media {
 		mid, _ := m.get("mid")
-		o.mids = append(o.mids, mid)
+		o.Media = append(o.Media, Media{Kind: m.media, Proto: m.proto, Format: m.formats[0], Mid: mid, Audio: m == audio})
 	}
+	group, _ := session.get("group")
+	o.Bundle = strings.HasPrefix(group, "BUNDLE")
+	_, o.RSize = audio.get("rtcp-rsize")
 	if err := o.credentials(session, audio); err != nil {
 		return nil, err
 	}
@@ -145,7 +160,7 @@ func sections(lines []string) (session *section, media []*section, err error) {
 			if _, perr := strconv.ParseUint(port, 10, 16); perr != nil {
 				return nil, nil, invalid(fmt.Sprintf("Line %d of the offer has no port.", i+1))
 			}
-			at = &section{media: f[0], rejected: port == "0", formats: f[3:]}
+			at = &section{media: f[0], proto: f[2], rejected: port == "0", formats: f[3:]}
 			if !strings.Contains(f[2], "RTP/SAVP") && f[0] != "application" {
 				return nil, nil, invalid("The offer's media are not encrypted. WebRTC needs UDP/TLS/RTP/SAVPF.")
 			}
@@ -202,7 +217,7 @@ func (o *Offer) credentials(session, audio *section) error {
 	if !iceChars(ufrag, 4) || !iceChars(pwd, 22) {
 		return invalid("The offer lacks usable ICE credentials (ice-ufrag, ice-pwd).")
 	}
-	if !fingerprint(either("fingerprint")) {
+	if o.Hash, o.Print = fingerprint(either("fingerprint")); o.Print == nil {
 		return invalid("The offer lacks a usable DTLS fingerprint (sha-256). Voices travel encrypted only.")
 	}
 	switch either("setup") {
@@ -232,11 +247,15 @@ func iceChars(s string, least int) bool {
 }
 
 // fingerprint accepts the hashes of RFC 8122, 5 that are still safe: pairs of hexadecimal digits, joined by colons.
-func fingerprint(s string) bool {
+func fingerprint(s string) (hash string, print []byte) {
 	hash, value, _ := strings.Cut(s, " ")
-	size := map[string]int{"sha-256": 32, "sha-384": 48, "sha-512": 64}[strings.ToLower(hash)]
+	hash = strings.ToLower(hash)
+	size := map[string]int{"sha-256": 32, "sha-384": 48, "sha-512": 64}[hash]
 	b, err := hex.DecodeString(strings.ReplaceAll(value, ":", ""))
-	return err == nil && size != 0 && len(b) == size && len(value) == 3*size-1
+	if err != nil || size == 0 || len(b) != size || len(value) != 3*size-1 {
+		return "", nil
+	}
+	return hash, b
 }
 
 func (o *Offer) codecs(audio *section) error {

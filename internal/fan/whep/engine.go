@@ -1,22 +1,25 @@
 // Package whep serves listeners over WebRTC (draft-ietf-wish-whep), and owns the one port, UDP and TCP, over which all WebRTC comes
 // and goes: that of speakers too, who get their packets through [Port.UDPMux] and [Port.TCPMux].
+//
+// The engine only sends. A listener is a [session]: a few hundred bytes and one cipher, without a goroutine. What comes from listeners is
+// read by the port's goroutine, which answers ICE checks and passes on the rest; DTLS is a goroutine that ends with the handshake; audio
+// goes out from a few shards, each of which makes every packet once and seals it for each of its sessions. All of a listener's state is
+// made after a check with the right password came, but for what the answer to the offer promised.
 package whep
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
+	_ "crypto/sha512" // the other hashes that an offer may name
+	"encoding/binary"
 	"errors"
-	"io"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/nack"
-	"github.com/pion/rtp"
-	"github.com/pion/webrtc/v4"
 
 	"earshot/internal/event"
 	"earshot/internal/observatory"
@@ -24,12 +27,18 @@ import (
 	"earshot/internal/timeline"
 )
 
-// handshake is how long a WebRTC listener may take from the answer to DTLS being done.
-const handshake = 15 * time.Second
+const (
+	// handshake is how long a WebRTC listener may take from the answer to DTLS being done.
+	handshake = 15 * time.Second
 
-// unreached is how long one from whom no check has come yet is safe from being given up for a newcomer. A browser's first comes
-// within a round trip; whoever floods with offers sends none.
-const unreached = 2 * time.Second
+	// unreached is how long one from whom no check has come yet is safe from being given up for a newcomer. A browser's first comes
+	// within a round trip; whoever floods with offers sends none.
+	unreached = 2 * time.Second
+
+	// maxPaths bounds the addresses from which one session's checks are answered. One is usual; somebody who moves between networks has
+	// some more. A listener with 64 Ki ports, or with addresses that are not theirs, could fill the memory. Who needs more connects anew.
+	maxPaths = 128
+)
 
 // Source is the programme of one event, as its listeners read it.
 type Source struct {
@@ -57,346 +66,503 @@ type Config struct {
 	// addresses.
 	Advertise []netip.Addr
 
-	Max        int // listeners at once, default 2000
-	MaxPending int // of these, not yet connected, default 200: what a flood of offers can hold
+	Max           int // listeners at once, default 20,000; each takes about 3 KB
+	MaxPending    int // of these, not yet connected, default 1000: what a flood of offers can hold
+	MaxHandshakes int // of these, in the middle of DTLS's arithmetic, default 32; the others wait in line
+
+	Shards int           // goroutines that send, default one less than processors, at least one
+	Silent time.Duration // how long nothing authentic may come before a listener is given up, default 30 s (RFC 7675, 5.1)
+
+	// Announce is called before the packets of an event's listeners change their length: from frame from on they are of ms
+	// milliseconds, but for those listeners who wished for longer ones. It must not block, nor call the Engine. nil: nobody is told.
+	Announce func(src Source, ms int, from uint64)
+
+	FixedPace bool // packets change their length only by SetPacket, not by load
 
 	Log *slog.Logger
 	Now func() time.Time // default time.Now
 }
 
-// Engine holds the WebRTC listeners: today each a whole PeerConnection with a goroutine that follows the timeline. All methods are
-// safe from any goroutine.
+func (c Config) withDefaults() Config {
+	set := func(v *int, to int) {
+		if *v == 0 {
+			*v = to
+		}
+	}
+	set(&c.Max, 20_000)
+	set(&c.MaxPending, 1000)
+	set(&c.MaxHandshakes, 32)
+	set(&c.Shards, max(1, runtime.GOMAXPROCS(0)-1))
+	if c.Silent == 0 {
+		c.Silent = 30 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Announce == nil {
+		c.Announce = func(Source, int, uint64) {}
+	}
+	return c
+}
+
+// Engine holds the WebRTC listeners. All methods are safe from any goroutine.
 type Engine struct {
-	cfg   Config
-	stats counters
-	maker *peer.Maker
-	wg    sync.WaitGroup // one per session
+	cfg    Config
+	id     *identity
+	begun  time.Time
+	stats  counters
+	shards []*shard
+	places candidates
+	pace   pace
 
-	mu       sync.Mutex
-	sessions map[string]*listening
-	pending  int
+	ctx    context.Context // ends handshakes
+	cancel context.CancelFunc
+	stop   chan struct{}
+	wg     sync.WaitGroup // shards, followers, the keeper
+	alive  sync.WaitGroup // sessions
+
+	mu       sync.RWMutex
+	sessions map[string]*session
+	byUfrag  map[ufrag]*session
+	byPath   map[where]*session
+	pending  map[*session]struct{} // not playing yet
+	channels map[*timeline.Timeline]*channel
 	closed   bool
+
+	shakeMu sync.Mutex
+	shaking int
+	line    []*session
 }
 
-// listening is one WebRTC listener.
-type listening struct {
-	in    *Engine
-	id    string
+// channel is one event's programme, as long as somebody listens to it.
+type channel struct {
 	src   Source
-	track *webrtc.TrackLocalStaticRTP
-	red   bool
-
-	since   time.Time
-	reached atomic.Bool // a check came from the listener
-	pending bool        // not up yet, and not given up; guarded by whep.mu
-
-	up   chan struct{} // closed when DTLS is done
-	done chan struct{} // closed when it is over
-	once sync.Once     // for up
-	over sync.Once     // for done
+	plan  atomic.Pointer[plan]
+	users int // guarded by Engine.mu
+	stop  chan struct{}
 }
 
-// New prepares to answer. The port must be open.
+// New prepares to answer. The port must be open, and can serve one engine.
 func New(cfg Config) (*Engine, error) {
-	if cfg.Max == 0 {
-		cfg.Max = 2000
+	cfg = cfg.withDefaults()
+	id, err := newIdentity(cfg.Log)
+	if err != nil {
+		return nil, err
 	}
-	if cfg.MaxPending == 0 {
-		cfg.MaxPending = 200
+	e := &Engine{
+		cfg: cfg, id: id, begun: time.Now(), stop: make(chan struct{}),
+		sessions: make(map[string]*session), byUfrag: make(map[ufrag]*session), byPath: make(map[where]*session),
+		pending: make(map[*session]struct{}), channels: make(map[*timeline.Timeline]*channel),
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	e.places = candidates{port: cfg.Port, advertise: cfg.Advertise}
+	e.pace.init()
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	for range cfg.Shards {
+		sh := newShard(e)
+		e.shards = append(e.shards, sh)
+		e.wg.Go(func() { sh.run(e.stop) })
 	}
-	w := &Engine{cfg: cfg, sessions: make(map[string]*listening)}
-	var err error
-	w.maker, err = peer.New(peer.Config{
-		UDPMux: cfg.Port.UDPMux(), TCPMux: cfg.Port.TCPMux(), Advertise: cfg.Advertise,
-		Fmtp: "minptime=10;useinbandfec=1", RED: true, Log: cfg.Log,
-		Interceptors: func(r *interceptor.Registry) error {
-			// Only where NACK was offered does this do anything. 64 packets are 1.3 s: later nobody waits for one.
-			responder, err := nack.NewResponderInterceptor(nack.ResponderSize(64))
-			if err != nil {
-				return err
-			}
-			r.Add(responder)
-			return nil
-		},
-	})
-	return w, err
+	e.wg.Go(e.keep)
+	cfg.Port.engine.Store(e)
+	return e, nil
 }
 
-// Answer answers a listener's SDP offer (draft-ietf-wish-whep). The session ends with the timeline, with End, or when the listener
-// goes. Errors are *event.Error: Invalid for the offer, Busy, Conflict after the end, Unavailable while stopping.
-func (w *Engine) Answer(ctx context.Context, src Source, offer []byte, _ int) (string, []byte, error) {
+// now is the engine's clock in ns, which never goes back.
+func (e *Engine) now() int64 { return int64(time.Since(e.begun)) }
+
+// Answer answers a listener's SDP offer. packet is how long the listener's packets shall be at the least, in ms: 20, 60 or 120; 0 is 20. The
+// session ends with the timeline, with End, or when the listener goes. Errors are *event.Error: Invalid for the offer or the packet,
+// Conflict after the end, Unavailable while stopping and when there is no room.
+func (e *Engine) Answer(_ context.Context, src Source, offer []byte, packet int) (id string, answer []byte, err error) {
+	wish, ok := framesOf(packet)
+	if !ok {
+		return "", nil, event.Invalid("packet", "Packets are 20, 60 or 120 ms long. Leave packet out, or give one of these.")
+	}
 	o, err := peer.ReadOffer(offer)
-	if err == nil && !o.Receives {
+	switch {
+	case err != nil:
+	case !o.Receives:
 		err = event.Invalid("offer", "The offer does not receive audio. Offer the track recvonly.")
+	case o.Passive:
+		err = event.Invalid("offer", "The offer insists that the server begins DTLS (a=setup:passive). Use actpass.")
 	}
 	if err != nil {
-		w.stats.refused[refusedOffer].Add(1)
+		e.stats.refused[refusedOffer].Add(1)
 		return "", nil, err
 	}
 	if err := src.Refusal(); err != nil {
 		return "", nil, err
 	}
-	l := &listening{
-		in: w, id: rand.Text(), src: src, red: o.RED != 0, since: time.Now(), pending: true,
-		up: make(chan struct{}), done: make(chan struct{}),
+	s := &session{
+		in: e, id: rand.Text(), opus: o.Opus, red: o.RED, nack: o.NACK, wish: wish, since: e.now(),
+		hash: map[string]crypto.Hash{"sha-256": crypto.SHA256, "sha-384": crypto.SHA384, "sha-512": crypto.SHA512}[o.Hash], print: o.Print,
 	}
-	if err := w.admit(l); err != nil {
+	s.allowance = s.since
+	random := rand.Text() // of 26 characters
+	copy(s.pwd[:], random)
+	random = rand.Text()
+	copy(s.ufrag[:], random)
+	var number [4]byte
+	_, _ = rand.Read(number[:])
+	s.ssrc = binary.BigEndian.Uint32(number[:]) | 1
+	if err := e.admit(s, src); err != nil {
 		return "", nil, err
 	}
-	pc, answer, err := w.maker.Answer(ctx, o, l.prepare, func(*webrtc.PeerConnection) error { return nil }, l.flooded)
-	if err != nil {
-		w.forget(l, true)
-		if event.CodeOf(err) == event.CodeInvalid {
-			w.stats.refused[refusedOffer].Add(1)
-		}
-		return "", nil, err
-	}
-	go l.serve(pc)
-	return l.id, answer, nil
+	return s.id, e.describe(s, o), nil
 }
 
-func (w *Engine) admit(l *listening) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		w.stats.refused[refusedStopping].Add(1)
+func (e *Engine) admit(s *session, src Source) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		e.stats.refused[refusedStopping].Add(1)
 		return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
-	if len(w.sessions) >= w.cfg.Max || w.pending >= w.cfg.MaxPending && !w.makeRoom() {
-		w.stats.refused[refusedFull].Add(1)
-		return event.Busy("The server has as many WebRTC listeners as it can take. Listen another way, or try again in a minute.")
+	if len(e.sessions) >= e.cfg.Max || len(e.pending) >= e.cfg.MaxPending && !e.makeRoom() {
+		e.stats.refused[refusedFull].Add(1)
+		return event.Unavailable("The server has as many WebRTC listeners as it can take. Listen another way, or try again in a minute.", nil)
 	}
-	w.sessions[l.id] = l
-	w.pending++
-	w.wg.Add(1)
+	ch := e.channels[src.Timeline]
+	if ch == nil {
+		ch = &channel{src: src, stop: make(chan struct{})}
+		ch.plan.Store(planFrom(e.pace.frames()))
+		e.channels[src.Timeline] = ch
+		e.wg.Go(func() { e.follow(ch) })
+	}
+	ch.users++
+	s.ch = ch
+	e.sessions[s.id], e.byUfrag[s.ufrag] = s, s
+	e.pending[s] = struct{}{}
+	e.alive.Add(1)
 	return nil
 }
 
-// makeRoom gives up the pending session that has waited longest without a check. Its end takes a moment, so there are up to twice
-// as many as MaxPending then.
-func (w *Engine) makeRoom() bool {
-	if w.pending >= 2*w.cfg.MaxPending {
-		return false
-	}
-	var oldest *listening
-	for _, l := range w.sessions {
-		if l.pending && !l.reached.Load() && (oldest == nil || l.since.Before(oldest.since)) {
-			oldest = l
-		}
-	}
-	if oldest == nil || time.Since(oldest.since) < unreached {
-		return false
-	}
-	oldest.pending = false
-	w.stats.dropped[droppedHandshake].Add(1)
-	oldest.end()
-	return true
-}
-
-// forget takes a session out; pending says that it never came up.
-func (w *Engine) forget(l *listening, pending bool) {
-	w.mu.Lock()
-	delete(w.sessions, l.id)
-	if pending {
-		w.pending--
-	}
-	w.mu.Unlock()
-	w.wg.Done()
-}
-
-// End ends a session by its id and says whether there was one.
-func (w *Engine) End(id string) bool {
-	w.mu.Lock()
-	l := w.sessions[id]
-	w.mu.Unlock()
-	if l == nil {
-		return false
-	}
-	l.end()
-	return true
-}
-
-// Close ends all and waits for them. A WebRTC client learns by DTLS's close_notify that it is over.
-func (w *Engine) Close() {
-	w.mu.Lock()
-	w.closed = true
-	for _, l := range w.sessions {
-		l.end()
-	}
-	w.mu.Unlock()
-	w.wg.Wait()
-}
-
-// flooded gives up a listener that opens streams without end.
-func (l *listening) flooded() {
-	l.in.stats.dropped[droppedProtocol].Add(1)
-	l.end()
-}
-
-func (l *listening) end() { l.over.Do(func() { close(l.done) }) }
-
-func (l *listening) prepare(pc *webrtc.PeerConnection) error {
-	codec := peer.Opus("")
-	if l.red {
-		codec = webrtc.RTPCodecCapability{MimeType: peer.MimeRED, ClockRate: event.SampleRate, Channels: 2}
-	}
-	var err error
-	if l.track, err = webrtc.NewTrackLocalStaticRTP(codec, "programme", l.src.Slug); err != nil {
-		return err
-	}
-	_, err = pc.AddTransceiverFromTrack(l.track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
-	if err != nil {
-		return err
-	}
-	pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
-		if s == webrtc.ICEConnectionStateConnected {
-			l.reached.Store(true)
-		}
-	})
-	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
-		switch s {
-		case webrtc.PeerConnectionStateConnected:
-			l.once.Do(func() { close(l.up) })
-		case webrtc.PeerConnectionStateFailed:
-			l.in.stats.dropped[droppedLost].Add(1)
-			l.end()
-		case webrtc.PeerConnectionStateClosed:
-			l.end()
-		}
-	})
-	return nil
-}
-
-// serve waits for the connection and follows the timeline until either ends.
-func (l *listening) serve(pc *webrtc.PeerConnection) {
-	m := &l.in.stats
-	pending := true
-	var rtcp sync.WaitGroup
-	defer func() {
-		if err := pc.Close(); err != nil {
-			l.in.cfg.Log.Debug("close a listener's connection", "err", err)
-		}
-		rtcp.Wait()
-		l.in.forget(l, pending)
-	}()
-	timeout := time.NewTimer(handshake)
-	defer timeout.Stop()
-	select {
-	case <-l.up:
-	case <-l.done:
-		return
-	case <-timeout.C:
-		m.dropped[droppedHandshake].Add(1)
-		return
-	}
-	l.in.mu.Lock()
-	l.in.pending--
-	l.pending = false
-	l.in.mu.Unlock()
-	pending = false
-	m.listeners.Add(1)
-	m.joined.Add(1)
-	defer m.listeners.Add(-1)
-
-	for _, s := range pc.GetSenders() { // the interceptors see RTCP only while somebody reads it
-		rtcp.Go(func() {
-			buf := make([]byte, 1500)
-			for {
-				if _, _, err := s.Read(buf); err != nil {
-					return
-				}
-			}
-		})
-	}
-	ear := l.src.Audience.Join(observatory.WHEP)
-	defer l.src.Audience.Leave(ear)
-	l.follow(ear)
-}
-
-// follow sends each frame as it is made, beginning with the newest there is.
-func (l *listening) follow(ear *observatory.Listener) {
-	var (
-		tl     = l.src.Timeline
-		m      = &l.in.stats
-		packet rtp.Packet
-		red    redundancy
-		next   = tl.Head()
-	)
-	if next > tl.First() {
-		next--
-	}
-	// The first sequence number is below 2^15, so that a lost first packet cannot be taken for one of the next SRTP
-	// roll-over (RFC 3711, 3.3.1).
-	half := uint16(next) & 0x8000
+// follow wakes the shards whenever the programme has grown.
+func (e *Engine) follow(ch *channel) {
 	for {
-		changed := tl.Changed()
-		f, err := tl.Frame(next)
-		switch {
-		case err == nil:
-		case errors.Is(err, timeline.ErrAhead):
-			select {
-			case <-changed:
-			case <-l.done:
-				return
-			}
-			continue
-		case errors.Is(err, timeline.ErrGap): // a gap ends where a segment begins
-			next += timeline.FramesPerSegment - next%timeline.FramesPerSegment
-			continue
-		case errors.Is(err, timeline.ErrGone):
-			m.skipped.Add(tl.Head() - next)
-			next = tl.Head()
-			continue
-		default: // closed
-			return
+		changed := ch.src.Timeline.Changed()
+		for _, sh := range e.shards {
+			sh.poke()
+		}
+		if ch.src.Timeline.Closed() {
+			changed = nil // nothing more will
 		}
 		select {
-		case <-l.done:
+		case <-changed:
+		case <-ch.stop:
 			return
-		default:
 		}
-		packet.Version = 2
-		packet.SequenceNumber = uint16(next) - half
-		packet.Timestamp = timeline.RTPTime(next)
-		packet.Payload = f.Packet
-		if l.red {
-			packet.Payload = red.wrap(next, f.Packet)
+	}
+}
+
+// makeRoom gives up the pending session that has waited longest without a check.
+func (e *Engine) makeRoom() bool {
+	var oldest *session
+	for s := range e.pending {
+		if !s.reached.Load() && (oldest == nil || s.since < oldest.since) {
+			oldest = s
 		}
-		if err := l.track.WriteRTP(&packet); err != nil {
-			if errors.Is(err, io.ErrClosedPipe) {
-				return
+	}
+	if oldest == nil || e.now()-oldest.since < int64(unreached) {
+		return false
+	}
+	e.forget(oldest)
+	e.end(oldest, droppedHandshake)
+	return true
+}
+
+// forget takes a session out of all maps, and says whether it was there. The caller holds mu.
+func (e *Engine) forget(s *session) bool {
+	if e.sessions[s.id] != s {
+		return false
+	}
+	delete(e.sessions, s.id)
+	delete(e.byUfrag, s.ufrag)
+	delete(e.pending, s)
+	for _, w := range s.paths {
+		if e.byPath[w] == s {
+			delete(e.byPath, w)
+		}
+	}
+	s.paths = nil
+	if s.ch.users--; s.ch.users == 0 {
+		delete(e.channels, s.ch.src.Timeline)
+		close(s.ch.stop)
+	}
+	return true
+}
+
+// drop ends a session; why is a dropped reason, or -1 if it is the listener's or the operator's wish. It says whether it was there.
+func (e *Engine) drop(s *session, why int) bool {
+	e.mu.Lock()
+	there := e.forget(s)
+	e.mu.Unlock()
+	if there {
+		e.end(s, why)
+	}
+	return there
+}
+
+// end lets a session that was forgotten go, wherever it was in its life.
+func (e *Engine) end(s *session, why int) {
+	if why >= 0 {
+		e.stats.dropped[why].Add(1)
+	}
+	s.mu.Lock()
+	was := s.life
+	s.life = over
+	cancel, via := s.cancel, s.via
+	s.mu.Unlock()
+	switch was {
+	case waiting, inLine:
+		e.alive.Done()
+	case shakes: // its goroutine sees that it is over
+		cancel()
+	case playing:
+		via.post(order{what: orderLeave, s: s})
+	}
+}
+
+// gone is called by the shard when a session has left it.
+func (e *Engine) gone(*session) {
+	e.stats.listeners.Add(-1)
+	e.alive.Done()
+}
+
+// End ends a session by its id and says whether there was one. The client learns by DTLS's close_notify that it is over.
+func (e *Engine) End(id string) bool {
+	e.mu.RLock()
+	s := e.sessions[id]
+	e.mu.RUnlock()
+	return s != nil && e.drop(s, -1)
+}
+
+// Close ends all sessions, tells their clients, and waits until nothing is left.
+func (e *Engine) Close() {
+	e.mu.Lock()
+	first := !e.closed
+	e.closed = true
+	var all []*session
+	for _, s := range e.sessions {
+		all = append(all, s)
+	}
+	e.mu.Unlock()
+	for _, s := range all {
+		e.drop(s, -1)
+	}
+	e.alive.Wait()
+	if first {
+		e.cancel()
+		close(e.stop)
+		e.cfg.Port.engine.CompareAndSwap(e, nil)
+	}
+	e.wg.Wait()
+}
+
+// keep gives up those who never connect, and sets the pace.
+func (e *Engine) keep() {
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
+	busy := make([]int64, len(e.shards))
+	measured := e.now()
+	for {
+		select {
+		case <-ticker.C:
+		case <-e.stop:
+			return
+		}
+		now := e.now()
+		var late []*session
+		e.mu.RLock()
+		for s := range e.pending {
+			if now-s.since > int64(handshake) {
+				late = append(late, s)
 			}
-			m.dropped[droppedQueue].Add(1)
-		} else {
-			ear.Took(l.in.cfg.Now())
-			m.bytes.Add(uint64(len(packet.Payload) + 12))
 		}
-		next++
+		e.mu.RUnlock()
+		for _, s := range late {
+			e.drop(s, droppedHandshake)
+		}
+		if took := now - measured; took >= int64(paceEvery) {
+			share := 0.0
+			for i, sh := range e.shards {
+				b := sh.busy.Load()
+				share = max(share, float64(b-busy[i])/float64(took))
+				busy[i] = b
+			}
+			measured = now
+			if e.pace.observe(now, share, e.cfg.FixedPace) {
+				e.setFrames()
+			}
+		}
 	}
 }
 
-// redundancy puts the frame before into each packet (RFC 2198), so that one lost packet in a row is heard by nobody.
-type redundancy struct {
-	buf    []byte
-	last   []byte
-	number uint64
+// find gives the session behind a check's user name.
+func (e *Engine) find(name []byte) *session {
+	if len(name) != len(ufrag{}) {
+		return nil
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.byUfrag[ufrag(name)]
 }
 
-const maxRepeat = 1<<10 - 1 // bytes: the header's ten bits
+// at gives the session that an address belongs to.
+func (e *Engine) at(from where) *session {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.byPath[from]
+}
 
-func (r *redundancy) wrap(number uint64, packet []byte) []byte {
-	b := r.buf[:0]
-	if r.last != nil && r.number+1 == number && len(r.last) <= maxRepeat {
-		n := len(r.last)
-		b = append(b, 0x80|peer.PayloadOpus, byte(event.FrameSamples>>6), byte(event.FrameSamples&0x3f<<2|n>>8), byte(n), peer.PayloadOpus)
-		b = append(b, r.last...)
-	} else {
-		b = append(b, peer.PayloadOpus)
+// checked takes an authentic check, and says whether its address is one of the session's.
+func (e *Engine) checked(s *session, c *check, from path) bool {
+	if from.tcp == nil && e.at(from.udp) != s {
+		e.mu.Lock()
+		if e.sessions[s.id] != s {
+			e.mu.Unlock()
+			return false
+		}
+		if len(s.paths) >= maxPaths {
+			e.mu.Unlock()
+			e.stats.inbound[inboundPaths].Add(1)
+			return false
+		}
+		// An address that was another's is this one's now: it has the password, and the other's page was left.
+		if len(s.paths) == 0 {
+			s.paths = make([]where, 0, 1) // nearly all have one
+		}
+		s.paths = append(s.paths, from.udp)
+		e.byPath[from.udp] = s
+		e.mu.Unlock()
 	}
-	b = append(b, packet...)
-	r.buf, r.last, r.number = b, packet, number
-	return b
+	s.heard.Store(e.now())
+	s.reached.Store(true)
+	s.nominate(from, c.nominates)
+	return true
+}
+
+// lineMost bounds those who wait for their handshake.
+func (e *Engine) lineMost() int { return 2 * e.cfg.MaxPending }
+
+// queue lets a session shake hands, at once or when others are done.
+func (e *Engine) queue(s *session) {
+	e.shakeMu.Lock()
+	if e.shaking >= e.cfg.MaxHandshakes {
+		full := len(e.line) >= e.lineMost()
+		if !full {
+			e.line = append(e.line, s)
+		}
+		e.shakeMu.Unlock()
+		if full {
+			e.stats.inbound[inboundLine].Add(1)
+			s.mu.Lock()
+			if s.life == inLine {
+				s.life, s.shaking = waiting, nil // the client says hello again
+			}
+			s.mu.Unlock()
+		}
+		return
+	}
+	e.shaking++
+	e.shakeMu.Unlock()
+	e.alive.Add(1) // the goroutine's own, for as long as it runs
+	go e.shake(s)
+}
+
+// shake does handshakes: the given session's, then those that wait in line.
+func (e *Engine) shake(s *session) {
+	defer e.alive.Done()
+	for s != nil {
+		e.shakeOne(s)
+		e.shakeMu.Lock()
+		s = nil
+		if len(e.line) > 0 {
+			s = e.line[0]
+			e.line[0] = nil
+			if e.line = e.line[1:]; len(e.line) == 0 {
+				e.line = nil
+			}
+		} else {
+			e.shaking--
+		}
+		e.shakeMu.Unlock()
+	}
+}
+
+func (e *Engine) shakeOne(s *session) {
+	left := handshake - time.Duration(e.now()-s.since)
+	ctx, cancel := context.WithTimeout(e.ctx, left)
+	defer cancel()
+	s.mu.Lock()
+	if s.life != inLine {
+		s.mu.Unlock()
+		return
+	}
+	s.life, s.cancel = shakes, cancel
+	k := s.shaking
+	s.mu.Unlock()
+
+	got, err := k.shake(ctx, e.id, s.hash, s.print)
+
+	s.mu.Lock()
+	s.shaking, s.cancel, s.print = nil, nil, nil
+	if s.life == over {
+		s.mu.Unlock()
+		e.alive.Done()
+		return
+	}
+	if err != nil {
+		s.life = waiting // so that drop counts it out
+		s.mu.Unlock()
+		e.cfg.Log.Debug("a listener's handshake failed", "err", err)
+		why := droppedHandshake
+		if errors.Is(err, errPrint) {
+			why = droppedCertificate
+		}
+		e.drop(s, why)
+		return
+	}
+	s.life, s.via = playing, e.emptiest()
+	s.keys, s.records, s.flight = got.keys, got.dtls, got.last
+	e.stats.listeners.Add(1)
+	e.stats.joined.Add(1)
+	s.via.post(order{what: orderJoin, s: s, to: s.to})
+	s.mu.Unlock()
+	e.mu.Lock()
+	delete(e.pending, s)
+	e.mu.Unlock()
+}
+
+// emptiest is the shard with the fewest sessions.
+func (e *Engine) emptiest() *shard {
+	var best *shard
+	least := 0
+	for _, sh := range e.shards {
+		sh.mu.Lock()
+		n := sh.size
+		sh.mu.Unlock()
+		if best == nil || n < least {
+			best, least = sh, n
+		}
+	}
+	return best
+}
+
+// sendTo sends one datagram, outside of the shards.
+func (e *Engine) sendTo(to path, b []byte) {
+	switch {
+	case to.tcp != nil:
+		e.overTCP(to.tcp, b)
+	case to.udp != where{}:
+		if _, err := e.cfg.Port.sock.WriteToUDPAddrPort(b, e.cfg.Port.sock.addr(to.udp)); err != nil {
+			e.stats.dropped[droppedUnreachable].Add(1)
+		}
+	}
+}
+
+func (e *Engine) overTCP(t *stream, b []byte) {
+	if !t.write(b) {
+		e.stats.dropped[droppedQueue].Add(1)
+	}
 }

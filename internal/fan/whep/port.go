@@ -4,35 +4,29 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/pion/ice/v4"
 
 	"earshot/internal/peer"
 )
 
-// Limits of the TCP side. A connection there is a listener or speaker whose network blocks UDP; the rest are strangers.
-const (
-	tcpFirst   = 5 * time.Second // a connection must say who it is within this time (Pion: FirstStunBindTimeout)
-	tcpMax     = 4096            // open at once
-	tcpPerHost = 256             // open at once from one address: an office behind one
-	tcpQueue   = 256 << 10       // bytes queued for a reader that is slow; what comes after is dropped, as UDP would
-)
-
 // Port is the one UDP socket over which all WebRTC comes and goes, and the TCP listener on the same port number for networks
-// that block UDP. Connections find their packets by the user name of their STUN checks (RFC 8445, 7.1.2).
+// that block UDP. Connections find their packets by the user name of their STUN checks (RFC 8445, 7.1.2), and by the addresses from which
+// such a check came. The port reads for listeners itself; what is not theirs goes to the speakers' library.
 type Port struct {
-	sock *socket
-	tcp  *listener
-	udp  *ice.UDPMuxDefault
-	mux  *ice.TCPMuxDefault
+	sock     *socket
+	tcp      *listener
+	speakers *speakers
+	handover *handover
+	udp      *ice.UDPMuxDefault
+	mux      *ice.TCPMuxDefault
+	engine   atomic.Pointer[Engine]
+	wg       sync.WaitGroup // the reader, and a goroutine for each TCP connection that is not a speaker's
 }
 
 // Listen takes addr, host:port with a literal or resolvable host, for UDP and TCP. Port 0 takes any that is free for both.
@@ -44,7 +38,11 @@ func Listen(addr string, log *slog.Logger) (*Port, error) {
 	for try := 0; ; try++ {
 		u, l, err := listenBoth(ua)
 		if err == nil {
-			return newPort(u, l, log), nil
+			p, err := newPort(u, l, log)
+			if err != nil {
+				return nil, fmt.Errorf("listen for WebRTC on %q: %w", addr, err)
+			}
+			return p, nil
 		}
 		if ua.Port != 0 || try == 20 {
 			if errors.Is(err, syscall.EADDRINUSE) {
@@ -67,23 +65,32 @@ func listenBoth(ua *net.UDPAddr) (*net.UDPConn, *net.TCPListener, error) {
 		return nil, nil, err
 	}
 	// Thousands of listeners send their checks at once when an event begins; what does not fit waits for a retransmission.
-	_ = u.SetReadBuffer(4 << 20)
-	_ = u.SetWriteBuffer(4 << 20)
+	bigBuffers(u, 4<<20)
 	return u, l, nil
 }
 
-func newPort(u *net.UDPConn, l *net.TCPListener, log *slog.Logger) *Port {
+func newPort(u *net.UDPConn, l *net.TCPListener, log *slog.Logger) (*Port, error) {
+	sock, err := newSocket(u)
+	if err != nil {
+		_ = u.Close()
+		_ = l.Close()
+		return nil, err
+	}
 	p := &Port{
-		sock: &socket{UDPConn: u},
-		tcp:  &listener{Listener: l, conns: make(map[*bounded]struct{}), hosts: make(map[netip.Addr]int)},
+		sock:     sock,
+		tcp:      &listener{Listener: l, conns: make(map[*bounded]struct{}), hosts: make(map[netip.Addr]int)},
+		speakers: newSpeakers(sock),
+		handover: &handover{conns: make(chan net.Conn, tcpHandles), closed: make(chan struct{}), addr: l.Addr()},
 	}
 	logger := peer.Logs(log).NewLogger("mux")
-	p.udp = ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: logger, UDPConn: p.sock})
+	p.udp = ice.NewUDPMuxDefault(ice.UDPMuxParams{Logger: logger, UDPConn: p.speakers})
 	p.mux = ice.NewTCPMuxDefault(ice.TCPMuxParams{
-		Logger: logger, Listener: p.tcp, ReadBufferSize: 64, WriteBufferSize: tcpQueue,
+		Logger: logger, Listener: p.handover, ReadBufferSize: 64, WriteBufferSize: tcpQueue,
 		FirstStunBindTimeout: tcpFirst, AliveDurationForConnFromStun: tcpFirst,
 	})
-	return p
+	p.wg.Go(p.read)
+	p.wg.Go(p.accept)
+	return p, nil
 }
 
 // UDPMux hands out the socket by user name.
@@ -110,7 +117,10 @@ func (p *Port) Strays() map[string]uint64 {
 
 // Close stops listening. Connections that still use the port end.
 func (p *Port) Close() error {
-	return errors.Join(p.mux.Close(), p.udp.Close())
+	p.sock.closed.Store(true)
+	err := errors.Join(p.sock.Close(), p.tcp.Close(), p.handover.Close(), p.speakers.Close())
+	p.wg.Wait()
+	return errors.Join(err, p.mux.Close(), p.udp.Close())
 }
 
 // stray says why a packet was dropped at the socket. The order is that of strays.
@@ -121,159 +131,127 @@ const (
 	unknown        // neither STUN, DTLS nor RTP (RFC 7983)
 	brokenST       // STUN that is not well-formed, or not an ICE check
 	unsigned       // STUN without user name or message integrity
+	forgedST       // a listener's user name, and not their password
+	stranger       // media or DTLS from an address without a check
+	crowded        // more than the speakers' library takes
 	tcpLimit       // counted by the listener
 	nStrays
 )
 
-var strays = [nStrays]string{"unknown", "stun_malformed", "stun_unsigned", "tcp_limit"}
+var strays = [nStrays]string{"unknown", "stun_malformed", "stun_unsigned", "stun_forged", "stranger", "speakers_queue", "tcp_limit"}
 
-// socket drops what can belong to nobody before the mux spends a lock on it. It never answers.
+// socket is the UDP socket.
 type socket struct {
 	*net.UDPConn
-	stray [nStrays]atomic.Uint64
+	raw    syscall.RawConn
+	six    bool // of IPv6's family, which carries IPv4 too
+	closed atomic.Bool
+	stray  [nStrays]atomic.Uint64
 }
 
-// ReadFromAddrPort gives the next packet that may belong to somebody (ice.AddrPortReaderWriter).
-func (s *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+func newSocket(u *net.UDPConn) (*socket, error) {
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{UDPConn: u, raw: raw}
+	err = raw.Control(func(fd uintptr) {
+		if name, err := syscall.Getsockname(int(fd)); err == nil {
+			_, s.six = name.(*syscall.SockaddrInet6)
+		}
+	})
+	return s, err
+}
+
+// addr gives an address as the socket's family and the net package have it.
+func (s *socket) addr(w where) netip.AddrPort {
+	a := w.addr()
+	if w.zone != 0 {
+		if i, err := net.InterfaceByIndex(int(w.zone)); err == nil {
+			a = netip.AddrPortFrom(a.Addr().WithZone(i.Name), a.Port())
+		}
+	}
+	return a
+}
+
+// read takes what comes from the socket until it is closed.
+func (p *Port) read() {
+	r := &receiver{port: p, in: newInbox(p.sock), mac: newHMAC()}
+	r.out = newOutbox(p.sock, &p.sock.stray[crowded], &p.sock.stray[crowded])
 	for {
-		n, from, err := s.ReadFromUDPAddrPort(b)
+		n, err := r.in.read()
 		if err != nil {
-			return n, from, err
+			return
 		}
-		why := judge(b[:n])
-		if why == keep {
-			return n, from, nil
+		e := p.engine.Load()
+		for i := range n {
+			r.take(e, r.in.buf[i][:r.in.size[i]], r.in.from[i])
 		}
-		s.stray[why].Add(1)
+		r.out.flush()
 	}
 }
 
-// WriteToAddrPort sends (ice.AddrPortReaderWriter).
-func (s *socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	return s.WriteToUDPAddrPort(b, to)
+// receiver is what reading needs. It belongs to one goroutine.
+type receiver struct {
+	port *Port
+	in   *inbox
+	out  *outbox // answers to checks
+	mac  *hmacSHA1
 }
 
-// judge sorts a packet by its first byte (RFC 7983, 7). STUN must be a binding request or indication with the magic
-// cookie, whole attributes, a user name and message integrity (RFC 8489, 5 and 14); whether they are right is the agent's to say.
-func judge(b []byte) stray {
-	if len(b) == 0 {
-		return unknown
-	}
-	switch c := b[0]; {
-	case c >= 20 && c <= 63 && len(b) >= 13: // a DTLS record's header
-		return keep
-	case c >= 128 && c <= 191 && len(b) >= 8: // RTP, RTCP
-		return keep
-	case c > 3:
-		return unknown
-	}
-	if len(b) < 20 || len(b)%4 != 0 || int(b[2])<<8|int(b[3]) != len(b)-20 ||
-		b[4] != 0x21 || b[5] != 0x12 || b[6] != 0xa4 || b[7] != 0x42 {
-		return brokenST
-	}
-	if typ := int(b[0])<<8 | int(b[1]); typ != 0x0001 && typ != 0x0011 {
-		return brokenST
-	}
-	name, integrity := false, false
-	for at := b[20:]; len(at) > 0; {
-		if len(at) < 4 {
-			return brokenST
+// take finds out whose a datagram is (RFC 7983, 7). What is nobody's gets no answer and leaves nothing behind but a count.
+func (r *receiver) take(e *Engine, b []byte, from where) {
+	p := r.port
+	why := unknown
+	switch {
+	case len(b) == 0:
+	case b[0] <= 3:
+		c, bad := readCheck(b)
+		if why = bad; why != keep {
+			break
 		}
-		typ, n := int(at[0])<<8|int(at[1]), (int(at[2])<<8|int(at[3])+3)&^3
-		if 4+n > len(at) {
-			return brokenST
+		var s *session
+		if e != nil {
+			s = e.find(c.local)
 		}
-		switch typ {
-		case 0x0006:
-			name = name || !integrity // what follows the integrity is not covered by it
-		case 0x0008, 0x001c:
-			integrity = true
+		if s == nil {
+			p.speakers.push(b, from)
+			break
 		}
-		at = at[4+n:]
-	}
-	if !name || !integrity {
-		return unsigned
-	}
-	return keep
-}
-
-// listener bounds how many TCP connections are open, in all and from one address, before the mux knows who they are.
-type listener struct {
-	net.Listener
-	refused atomic.Uint64
-
-	mu     sync.Mutex
-	conns  map[*bounded]struct{}
-	hosts  map[netip.Addr]int // how many of conns come from where
-	closed bool
-}
-
-// Accept gives the next connection that is within the limits.
-func (l *listener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			if ne, ok := errors.AsType[net.Error](err); ok && ne != nil && !errors.Is(err, net.ErrClosed) {
-				// Out of descriptors, or the connection went away: the mux would stop for ever at an error.
-				time.Sleep(50 * time.Millisecond)
-				continue
+		if !c.authentic(r.mac, s.pwd[:]) {
+			why = forgedST
+			break
+		}
+		if c.request && e.checked(s, &c, path{udp: from}) {
+			r.out.put(c.answer(r.out.next(), r.mac, s.pwd[:], from), from)
+		}
+	case b[0] >= 20 && b[0] <= 63 && len(b) >= recordHeader, b[0] >= 128 && b[0] <= 191 && len(b) >= 8:
+		why = keep
+		if e != nil {
+			if s := e.at(from); s != nil {
+				p.media(e, s, b)
+				break
 			}
-			return nil, err
 		}
-		b := &bounded{Conn: c, host: c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(), in: l}
-		if !l.take(b) {
-			l.refused.Add(1)
-			_ = c.Close()
-			continue
+		if !p.speakers.knows(from) {
+			why = stranger
+			break
 		}
-		return b, nil
+		p.speakers.push(b, from)
+	}
+	if why != keep {
+		p.sock.stray[why].Add(1)
 	}
 }
 
-// Close stops accepting and closes what was accepted: the mux waits for those that have not yet said who they are.
-func (l *listener) Close() error {
-	err := l.Listener.Close()
-	l.mu.Lock()
-	l.closed = true
-	open := slices.Collect(maps.Keys(l.conns))
-	l.mu.Unlock()
-	for _, b := range open {
-		_ = b.Close()
+// media passes on what came from a session's path and is no check.
+func (p *Port) media(e *Engine, s *session, b []byte) {
+	switch {
+	case b[0] < 128:
+		s.hello(b)
+	case len(b) >= 8 && b[1] >= 192 && b[1] <= 223: // RFC 5761, 4
+		s.control(b)
+	default:
+		e.stats.inbound[inboundUnwanted].Add(1)
 	}
-	return err
-}
-
-func (l *listener) take(b *bounded) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed || len(l.conns) >= tcpMax || l.hosts[b.host] >= tcpPerHost {
-		return false
-	}
-	l.conns[b] = struct{}{}
-	l.hosts[b.host]++
-	return true
-}
-
-func (l *listener) release(b *bounded) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, ok := l.conns[b]; !ok {
-		return
-	}
-	delete(l.conns, b)
-	if l.hosts[b.host]--; l.hosts[b.host] == 0 {
-		delete(l.hosts, b.host)
-	}
-}
-
-// bounded gives its place back when it is closed.
-type bounded struct {
-	net.Conn
-	host netip.Addr
-	in   *listener
-}
-
-func (b *bounded) Close() error {
-	b.in.release(b)
-	return b.Conn.Close()
 }

@@ -1,0 +1,227 @@
+package whep
+
+import (
+	"context"
+	"crypto"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"earshot/internal/observatory"
+)
+
+// ufrag is our half of a check's user name. Speakers' have another length, so the two never meet.
+type ufrag [8]byte
+
+// password signs checks; 144 bits.
+type password [24]byte
+
+// path is a way to a listener: a UDP address, or a TCP connection.
+type path struct {
+	tcp *stream
+	udp where
+}
+
+// stage of a session's life.
+type life uint8
+
+const (
+	waiting life = iota // for its first check, or its first hello
+	inLine              // for its turn to shake hands
+	shakes
+	playing
+	over
+)
+
+// session is one listener. Its memory is what one more listener costs: no goroutine, no buffer, one cipher.
+type session struct {
+	// Fixed.
+	in    *Engine
+	ch    *channel
+	id    string
+	pwd   password
+	ufrag ufrag
+	ssrc  uint32
+	opus  uint8 // payload types; red 0: none
+	red   uint8
+	nack  bool
+	wish  int // frames in a packet, at the least
+	since int64
+
+	heard   atomic.Int64 // when the last authentic check came, ns of the engine
+	reached atomic.Bool  // there was one
+
+	paths []where // answered addresses; guarded by Engine.mu
+
+	mu        sync.Mutex
+	life      life
+	nominated bool
+	to        path
+	via       *shard
+	shaking   *shaking // from its first hello until it plays
+	cancel    context.CancelFunc
+	hash      crypto.Hash // of the certificate that the offer named
+	print     []byte
+	keys      *keyring
+	records   *recordKeys // next is the shard's
+	flight    []byte      // our last one, for a client that did not get it
+	flights   uint8       // how often it was sent again
+	window    window
+	allowance int64 // of RTCP, see spend
+
+	// Owned by the shard.
+	feed      *feed
+	lane      *lane
+	lanePos   int
+	allPos    int
+	base      uint64 // index of packet n of the lane is base+n
+	start     uint64 // the first index
+	laneStart uint64 // the first on this lane
+	dest      path
+	ear       *observatory.Listener
+	repeated  int64
+	reportAt  int64
+	octets    uint32
+	reports   uint32
+	sent      bool // something, since it was last looked after
+}
+
+// RTCP is paid for like retransmissions: so many packets at once, and one more each tenth of a second.
+const (
+	rtcpSaved = 32
+	rtcpEvery = int64(100 * time.Millisecond)
+)
+
+// spend says whether one more packet may cost a cipher. The caller holds mu.
+func (s *session) spend(now int64) bool {
+	s.allowance = max(s.allowance, now-rtcpSaved*rtcpEvery)
+	if s.allowance > now {
+		return false
+	}
+	s.allowance += rtcpEvery
+	return true
+}
+
+// send sends one datagram to where the session is. It is for the handshake; what is played goes through the shard.
+func (s *session) send(b []byte) {
+	s.mu.Lock()
+	to := s.to
+	s.mu.Unlock()
+	s.in.sendTo(to, b)
+}
+
+// nominate says where a check came from. What is sent goes to the first such place, then to whichever the client nominated last
+// (RFC 8445, 8.1.1).
+func (s *session) nominate(from path, nominated bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life == over || s.to == from {
+		s.nominated = s.nominated || nominated
+		return
+	}
+	if !nominated && (s.nominated || s.to != (path{})) {
+		return
+	}
+	s.to, s.nominated = from, s.nominated || nominated
+	if s.life == playing {
+		s.via.post(order{what: orderMove, s: s, to: from})
+	}
+}
+
+// hello takes a datagram of DTLS records from one of the session's paths.
+func (s *session) hello(b []byte) {
+	s.mu.Lock()
+	switch s.life {
+	case waiting:
+		k := newShaking(s)
+		k.push(b)
+		s.shaking, s.life = k, inLine
+		s.mu.Unlock()
+		s.in.queue(s)
+		return
+	case inLine, shakes:
+		k := s.shaking
+		s.mu.Unlock()
+		if !k.push(b) {
+			s.in.stats.inbound[inboundFlood].Add(1)
+		}
+		return
+	case playing:
+	default:
+		s.mu.Unlock()
+		return
+	}
+	gone := false
+	var again []byte
+	for r := range records(b) {
+		if r.epoch == 0 || r.kind != contentAlert && r.kind != contentHandshake {
+			continue // repetitions of the handshake, which only its end proves to be the client's
+		}
+		if !s.spend(s.in.now()) {
+			s.in.stats.inbound[inboundFlood].Add(1)
+			break
+		}
+		text, err := s.records.open(r)
+		if err != nil {
+			s.in.stats.inbound[inboundForged].Add(1)
+			continue
+		}
+		switch {
+		case r.kind == contentAlert && len(text) == 2 && (text[1] == closeNotify || text[0] == 2):
+			gone = true
+		case r.kind == contentHandshake && s.flights < 8:
+			s.flights++
+			again = s.flight
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case gone:
+		s.in.drop(s, -1)
+	case again != nil && len(again) <= len(b):
+		s.send(again)
+	}
+}
+
+// control takes an SRTCP packet from one of the session's paths.
+func (s *session) control(b []byte) {
+	c := &s.in.stats
+	s.mu.Lock()
+	if s.life != playing {
+		s.mu.Unlock()
+		return
+	}
+	if !s.spend(s.in.now()) {
+		s.mu.Unlock()
+		c.inbound[inboundFlood].Add(1)
+		return
+	}
+	plain, err := s.keys.openRTCP(b, &s.window)
+	via := s.via
+	s.mu.Unlock()
+	if err != nil {
+		c.inbound[inboundForged].Add(1)
+		return
+	}
+	var f feedback
+	if !f.read(plain, s.ssrc) {
+		c.inbound[inboundGarbled].Add(1)
+		return
+	}
+	c.inbound[inboundStrange].Add(uint64(f.strange))
+	if f.report {
+		c.reports.Add(1)
+		c.lost.Add(uint64(f.lost))
+		c.jitter.Add(uint64(f.jitter))
+	}
+	if f.bye {
+		s.in.drop(s, -1)
+		return
+	}
+	if !s.nack {
+		return
+	}
+	for _, n := range f.nack[:f.nacks] {
+		via.post(order{what: orderRepeat, s: s, nack: n})
+	}
+}

@@ -1,0 +1,200 @@
+package whep
+
+import (
+	"crypto/sha1"
+	"crypto/subtle"
+	"encoding/binary"
+	"hash"
+	"hash/crc32"
+)
+
+// STUN as ICE uses it (RFC 8489; RFC 8445, 7): binding requests, and answers to them. Nothing here allocates or keeps anything: checks
+// are what strangers can send without end.
+const (
+	stunHeader  = 20
+	stunCookie  = 0x2112a442
+	stunRequest = 0x0001
+	stunHint    = 0x0011 // a binding indication, which keeps a path open and is not answered
+	stunSuccess = 0x0101
+
+	attrUsername    = 0x0006
+	attrIntegrity   = 0x0008
+	attrIntegrity2  = 0x001c // MESSAGE-INTEGRITY-SHA256
+	attrXORMapped   = 0x0020
+	attrNominated   = 0x0025 // USE-CANDIDATE
+	attrFingerprint = 0x8028
+
+	macSize         = 20
+	fingerprintXOR  = 0x5354554e
+	stunAnswerMax   = stunHeader + 24 + 4 + macSize + 8
+	fingerprintSize = 8
+)
+
+// check is what a STUN message says, in the message's own bytes.
+type check struct {
+	raw       []byte
+	local     []byte // the first half of the user name: whose connection it is
+	mac       int    // where MESSAGE-INTEGRITY begins; 0: it has none of SHA-1
+	request   bool
+	nominates bool
+	printed   bool // it has a fingerprint, and that is right
+}
+
+// judge sorts a packet by its first byte (RFC 7983, 7). STUN must be a binding request or indication with the magic
+// cookie, whole attributes, a user name and message integrity (RFC 8489, 5 and 14); whether they are right is said later.
+func judge(b []byte) stray {
+	if len(b) == 0 {
+		return unknown
+	}
+	switch c := b[0]; {
+	case c >= 20 && c <= 63 && len(b) >= 13: // a DTLS record's header
+		return keep
+	case c >= 128 && c <= 191 && len(b) >= 8: // RTP, RTCP
+		return keep
+	case c > 3:
+		return unknown
+	}
+	_, why := readCheck(b)
+	return why
+}
+
+// readCheck takes a STUN message apart.
+func readCheck(b []byte) (check, stray) {
+	if len(b) < stunHeader || len(b)%4 != 0 || int(b[2])<<8|int(b[3]) != len(b)-stunHeader || binary.BigEndian.Uint32(b[4:]) != stunCookie {
+		return check{}, brokenST
+	}
+	typ := int(b[0])<<8 | int(b[1])
+	if typ != stunRequest && typ != stunHint {
+		return check{}, brokenST
+	}
+	c := check{raw: b, request: typ == stunRequest}
+	named, signed := false, false
+	for at := stunHeader; at < len(b); {
+		if len(b)-at < 4 {
+			return check{}, brokenST
+		}
+		typ, n := int(b[at])<<8|int(b[at+1]), int(b[at+2])<<8|int(b[at+3])
+		whole := 4 + (n+3)&^3
+		if whole > len(b)-at {
+			return check{}, brokenST
+		}
+		value := b[at+4 : at+4+n]
+		// What follows the integrity is not covered by it, and only the fingerprint may (14.5).
+		switch typ {
+		case attrUsername:
+			if !signed && !named {
+				named = true
+				c.local = value
+				for i, v := range value {
+					if v == ':' {
+						c.local = value[:i]
+						break
+					}
+				}
+			}
+		case attrNominated:
+			c.nominates = c.nominates || !signed
+		case attrIntegrity:
+			if !signed && n == macSize {
+				c.mac = at
+			}
+			signed = true
+		case attrIntegrity2:
+			signed = true
+		case attrFingerprint:
+			if at+fingerprintSize != len(b) || n != 4 || binary.BigEndian.Uint32(value) != crc32.ChecksumIEEE(b[:at])^fingerprintXOR {
+				return check{}, brokenST
+			}
+			c.printed = true
+		}
+		at += whole
+	}
+	if !named || !signed {
+		return check{}, unsigned
+	}
+	return c, keep
+}
+
+// hmacSHA1 computes HMACs (RFC 2104) of short keys in memory of its own.
+type hmacSHA1 struct {
+	inner, outer hash.Hash
+	pad          [sha1.BlockSize]byte
+	head         [4]byte
+	sum          [2 * sha1.Size]byte
+}
+
+func newHMAC() *hmacSHA1 { return &hmacSHA1{inner: sha1.New(), outer: sha1.New()} }
+
+// of gives the HMAC of a STUN message's first n bytes under the length that its header would have if the integrity ended it (RFC 8489, 14.5).
+func (h *hmacSHA1) of(key, message []byte, n int) []byte {
+	for i, flip := range [...]byte{0x36, 0x5c} {
+		clear(h.pad[:])
+		copy(h.pad[:], key)
+		for j := range h.pad {
+			h.pad[j] ^= flip
+		}
+		d := h.inner
+		if i == 1 {
+			d = h.outer
+		}
+		d.Reset()
+		d.Write(h.pad[:])
+	}
+	copy(h.head[:], message[:4])
+	binary.BigEndian.PutUint16(h.head[2:], uint16(n-stunHeader+4+macSize))
+	h.inner.Write(h.head[:])
+	h.inner.Write(message[4:n])
+	h.outer.Write(h.inner.Sum(h.sum[:0]))
+	return h.outer.Sum(h.sum[:0])
+}
+
+// authentic says whether the message was signed with the key.
+func (c *check) authentic(h *hmacSHA1, key []byte) bool {
+	if c.mac == 0 {
+		return false
+	}
+	return subtle.ConstantTimeCompare(h.of(key, c.raw, c.mac), c.raw[c.mac+4:c.mac+4+macSize]) == 1
+}
+
+// answer writes the success response (RFC 8445, 7.3) into b and gives its length: 0 if it would be longer than the request, which no ICE
+// agent's is. So nobody is sent more than was spent in their name.
+func (c *check) answer(b []byte, h *hmacSHA1, key []byte, from where) int {
+	address := 20
+	if from.is4() {
+		address = 8
+	}
+	size := stunHeader + 4 + address + 4 + macSize
+	if c.printed {
+		size += fingerprintSize
+	}
+	if size > len(c.raw) {
+		return 0
+	}
+	b = b[:size]
+	binary.BigEndian.PutUint16(b, stunSuccess)
+	binary.BigEndian.PutUint16(b[2:], uint16(size-stunHeader))
+	copy(b[4:stunHeader], c.raw[4:])
+	at := b[stunHeader:]
+	binary.BigEndian.PutUint16(at, attrXORMapped)
+	binary.BigEndian.PutUint16(at[2:], uint16(address))
+	at[4], at[5] = 0, 2
+	binary.BigEndian.PutUint16(at[6:], from.port^(stunCookie>>16))
+	ip := from.ip[:]
+	if from.is4() {
+		at[5], ip = 1, ip[12:]
+	}
+	for i, v := range ip {
+		at[8+i] = v ^ c.raw[4+i] // cookie, then transaction
+	}
+	mac := stunHeader + 4 + address
+	binary.BigEndian.PutUint16(b[mac:], attrIntegrity)
+	binary.BigEndian.PutUint16(b[mac+2:], macSize)
+	copy(b[mac+4:], h.of(key, b, mac))
+	if c.printed {
+		at := b[mac+4+macSize:]
+		binary.BigEndian.PutUint16(at, attrFingerprint)
+		binary.BigEndian.PutUint16(at[2:], 4)
+		binary.BigEndian.PutUint32(at[4:], crc32.ChecksumIEEE(b[:mac+4+macSize])^fingerprintXOR)
+	}
+	return size
+}
