@@ -197,7 +197,7 @@ func (e *Engine) Answer(_ context.Context, src Source, offer []byte, packet int)
 		in: e, id: rand.Text(), opus: o.Opus, red: o.RED, nack: o.NACK, wish: wish, since: e.now(),
 		hash: map[string]crypto.Hash{"sha-256": crypto.SHA256, "sha-384": crypto.SHA384, "sha-512": crypto.SHA512}[o.Hash], print: o.Print,
 	}
-	s.allowance = s.since
+	s.allowance = s.since - rtcpSaved*rtcpEvery
 	random := rand.Text() // of 26 characters
 	copy(s.pwd[:], random)
 	random = rand.Text()
@@ -508,7 +508,13 @@ func (e *Engine) shakeOne(s *session) {
 	s.mu.Lock()
 	s.shaking, s.cancel, s.print = nil, nil, nil
 	if s.life == over {
+		to := s.to
 		s.mu.Unlock()
+		if err == nil { // the client may think that it is connected
+			if b, err := got.dtls.goodbye(); err == nil {
+				e.sendTo(to, b)
+			}
+		}
 		e.alive.Done()
 		return
 	}

@@ -124,6 +124,15 @@ func (l *lane) redundant(n uint64, tl *timeline.Timeline) []byte {
 	return b
 }
 
+// follows says whether what comes next, if the timeline's next frame is this, follows the newest packet without a gap.
+func (l *lane) follows(next uint64) bool {
+	if l.n > 0 {
+		next = l.first
+	}
+	p := &l.ring[(l.made-1)%uint64(len(l.ring))]
+	return p.first+uint64(p.frames) == next
+}
+
 // find gives the number of the packet with a sequence number, for a session whose indices begin at base.
 func (l *lane) find(seq uint16, base, first uint64) (n uint64, ok bool) {
 	if l.made == 0 {

@@ -220,9 +220,9 @@ func (sh *shard) join(s *session, to path, now int64) {
 	s.lane, s.lanePos = l, len(l.sessions)
 	l.sessions = append(l.sessions, s)
 	// A first number below 2^15 makes sure that a lost first packet cannot be taken for one of the next roll-over (RFC 3711, 3.3.1). The
-	// newest packet is sent at once, unless it is old.
+	// newest packet is sent at once, unless it is old, or nobody was there to collect what follows it.
 	s.start = uint64(s.ssrc & 0x7fff)
-	if l.made > 0 && now-l.since < int64(l.frames)*int64(event.FrameDuration) {
+	if l.made > 0 && l.follows(f.next) && now-l.since < int64(l.frames)*int64(event.FrameDuration) {
 		s.base = s.start - (l.made - 1)
 	} else {
 		s.base = s.start - l.made
