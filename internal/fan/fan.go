@@ -36,8 +36,8 @@ type Config struct {
 	// unspecified, all interfaces' addresses.
 	Advertise []netip.Addr
 
-	MaxWHEP    int  // WebRTC listeners at once, default 2000
-	MaxPending int  // of these, not yet connected, default 200: what a flood of offers can hold
+	MaxWHEP    int  // WebRTC listeners at once, default 20,000
+	MaxPending int  // of these, not yet connected, default 1000: what a flood of offers can hold
 	MaxStreams int  // all others at once; default: what descriptors allow
 	Shards     int  // goroutines that sweep, default GOMAXPROCS − 1
 	Goroutines bool // serve each listener of a stream by a goroutine, as on systems without epoll
@@ -72,7 +72,8 @@ func New(cfg Config) (*Fan, error) {
 	f := &Fan{cfg: cfg, stop: make(chan struct{}), rooms: make(map[*timeline.Timeline]*room)}
 	var err error
 	f.whep, err = whep.New(whep.Config{
-		Port: cfg.Port, Advertise: cfg.Advertise, Max: cfg.MaxWHEP, MaxPending: cfg.MaxPending, Log: cfg.Log, Now: cfg.Now,
+		Port: cfg.Port, Advertise: cfg.Advertise, Max: cfg.MaxWHEP, MaxPending: cfg.MaxPending, Announce: f.announce,
+		Log: cfg.Log, Now: cfg.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -109,17 +110,24 @@ type Pace struct {
 }
 
 // Pace tells what this node gives at the quickest, by the operator's hand and by load.
-func (f *Fan) Pace() Pace { return Pace{Push: f.sweep.Pace().Cadence.Duration()} }
+func (f *Fan) Pace() Pace {
+	return Pace{Push: f.sweep.Pace().Cadence.Duration(), WHEP: time.Duration(f.whep.Packet()) * time.Millisecond}
+}
 
 // SetPace is the operator's hand: nothing quicker is given from now on. Listeners are told before it changes. A zero leaves a value as it is.
 // The error is *event.Error with Invalid.
 func (f *Fan) SetPace(p Pace) error {
-	if p.Push != 0 {
-		c, err := sweep.ParseCadence(int(p.Push / time.Millisecond))
-		if err != nil {
-			return event.Invalid("push_ms", "The cadence of push is 200, 400, 1000 or 2000 milliseconds.")
+	cadence, err := sweep.ParseCadence(int(p.Push / time.Millisecond))
+	if err != nil && p.Push != 0 {
+		return event.Invalid("push_ms", "The cadence of push is 200, 400, 1000 or 2000 milliseconds.")
+	}
+	if p.WHEP != 0 {
+		if _, err := f.whep.SetPacket(int(p.WHEP / time.Millisecond)); err != nil {
+			return event.Invalid("whep_ms", "A packet of WebRTC holds 20, 60 or 120 milliseconds.")
 		}
-		f.sweep.SetFloor(c)
+	}
+	if p.Push != 0 {
+		f.sweep.SetFloor(cadence)
 	}
 	return nil
 }

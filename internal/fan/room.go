@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,34 @@ type room struct {
 	epoch   atomic.Uint64 // of the latest part
 	hello   atomic.Pointer[greeting]
 	spoken  time.Time // when cues were last said; owned by run
+
+	mu   sync.Mutex
+	said []cadenceCue // for the event stream, with its next part
+}
+
+// announce puts a change of the packets' length on the event stream. It is called by the WebRTC engine.
+func (f *Fan) announce(src Source, ms int, from uint64) {
+	f.mu.Lock()
+	r := f.rooms[src.Timeline]
+	f.mu.Unlock()
+	if r == nil {
+		return // nobody follows this event's cues
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said = append(r.said, cadenceCue{Kind: "cadence", Data: cadenceData{"whep", int64(ms), from}})
+}
+
+// saying takes what is to be said beside a part's own cues.
+func (r *room) saying(frame uint64) []cadenceCue {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	said := r.said
+	r.said = nil
+	for i := range said {
+		said[i].Frame = frame
+	}
+	return said
 }
 
 // room gives the streams of a timeline, made at the first call. Errors as Source.Refusal.
@@ -121,6 +150,9 @@ func (r *room) add(p *timeline.Part, to func(*sweep.Stream, uint64, []byte)) {
 	}
 	push = sweep.AppendMessage(push, ws.OpBinary, p.Media)
 	cues := appendCues(nil, p.Cues)
+	for _, c := range r.saying(p.First) {
+		cues = appendEvent(cues, c.Frame, c.Kind, c)
+	}
 	if now := r.fan.cfg.Now(); len(cues) > 0 {
 		r.spoken = now
 	} else if now.Sub(r.spoken) > heartbeat {
@@ -205,17 +237,21 @@ func (r *room) greet(next, frame uint64, c sweep.Cadence) ([]byte, error) {
 // appendCues writes one event per cue. Neither kind nor JSON has a line break: the timeline sees to it.
 func appendCues(b []byte, cues []timeline.Cue) []byte {
 	for _, c := range cues {
-		data, err := json.Marshal(c)
-		if err != nil {
-			continue // cannot be: the timeline packaged this very cue
-		}
-		b = append(b, "id: "...)
-		b = strconv.AppendUint(b, c.Frame, 10)
-		b = append(b, "\nevent: "...)
-		b = append(b, c.Kind...)
-		b = append(b, "\ndata: "...)
-		b = append(b, data...)
-		b = append(b, "\n\n"...)
+		b = appendEvent(b, c.Frame, c.Kind, c)
 	}
 	return b
+}
+
+func appendEvent(b []byte, frame uint64, kind string, cue any) []byte {
+	data, err := json.Marshal(cue)
+	if err != nil {
+		return b // cannot be: the timeline packaged this very cue
+	}
+	b = append(b, "id: "...)
+	b = strconv.AppendUint(b, frame, 10)
+	b = append(b, "\nevent: "...)
+	b = append(b, kind...)
+	b = append(b, "\ndata: "...)
+	b = append(b, data...)
+	return append(b, "\n\n"...)
 }

@@ -198,7 +198,6 @@ func (l *light) connect(ctx context.Context, old bool) error {
 	return nil
 }
 
-
 // read sorts what comes.
 func (l *light) read() {
 	buf := make([]byte, 2048)
