@@ -11,11 +11,11 @@ import (
 
 // floors orders the packages: each may import only those on lower floors. Packages on one floor do not know each other.
 var floors = [][]string{
-	{"event"},
+	{"event", "crowd/wire", "crowd/tally"},
 	{"timeline", "mix", "observatory"},
 	{"stage", "demo", "peer"},
 	{"fan/sweep", "fan/whep"},
-	{"rtc", "fan", "cluster", "archive", "web"},
+	{"rtc", "fan", "cluster", "archive", "web", "crowd"},
 	{"app"},
 }
 
@@ -25,14 +25,14 @@ var bans = []struct {
 	only   []string
 	reason string
 }{
-	{"github.com/pion/", []string{"rtc", "fan/whep", "peer", "rig"}, "WebRTC is a way in and a way out; what is said and heard must not know it"},
+	{"github.com/pion/", []string{"rtc", "fan/whep", "peer", "rig", "crowd"}, "WebRTC is a way in and a way out; what is said and heard must not know it"},
 	{"github.com/nats-io/", []string{"cluster"}, "one package owns what is stored and shared, so that the engine can be judged, and changed, there"},
 	{"github.com/hraban/opus", []string{"mix"}, "cgo stays behind one door"},
 	{"gocloud.dev/", []string{"archive"}, "segments at rest are the archive's"},
 	{"github.com/gobwas/", []string{"fan", "fan/sweep"}, "listeners' sockets are fan's"},
 	{"github.com/danielgtaylor/huma/", []string{"web"}, "the API's library must not shape the domain"},
 	{"github.com/prometheus/", []string{"rtc", "fan", "cluster", "archive", "web", "app"}, "the core counts in plain structs; adapters publish"},
-	{"net/http", []string{"rtc", "fan", "fan/sweep", "cluster", "archive", "web", "app", "rig"}, "the core runs without a network"},
+	{"net/http", []string{"rtc", "fan", "fan/sweep", "cluster", "archive", "web", "app", "crowd", "rig"}, "the core runs without a network"},
 	{"log/slog", []string{"rtc", "fan", "fan/whep", "peer", "cluster", "archive", "web", "app", "rig"}, "the core answers errors and counts; it does not talk"},
 	{"testing", nil, "production code does not carry its tests"},
 }

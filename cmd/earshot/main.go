@@ -2,19 +2,11 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/netip"
 	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 
 	"github.com/alecthomas/kong"
-
-	"earshot/internal/app"
 )
 
 // version is set by the linker for a release.
@@ -22,75 +14,20 @@ var version = "dev"
 
 type cli struct {
 	Serve   serveCmd         `cmd:"" help:"Run a node: events, stages, listeners, on one machine."`
+	Crowd   crowdCmd         `cmd:"" help:"Send a crowd of simulated listeners to an event, and report what they hear."`
+	Worker  crowdWorkerCmd   `cmd:"" name:"crowd-worker" hidden:""`
 	Version kong.VersionFlag `help:"Print the version and exit."`
-}
-
-type serveCmd struct {
-	Listen    string     `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"TCP address of HTTP (${default})."`
-	Cert      string     `type:"path" placeholder:"FILE" help:"Certificate chain in PEM: --listen then speaks HTTPS (with --key)."`
-	Key       string     `type:"path" placeholder:"FILE" help:"Private key of --cert, in PEM."`
-	UDP       string     `default:"127.0.0.1:8443" placeholder:"HOST:PORT" name:"udp" help:"UDP address of all WebRTC media; the same port is taken over TCP as a fallback (${default})."`
-	Advertise []string   `placeholder:"IP[,IP]" help:"Addresses that ICE candidates name, if they differ from --udp: behind a NAT, the public one."`
-	Data      string     `default:"./data" type:"path" help:"Folder of all that is kept; one process at a time (${default})."`
-	Nodes     nodesFlags `embed:""`
-	Demo      bool       `help:"Open an event with two synthetic voices. Only on a loopback address."`
-	LogLevel  string     `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error (${default})."`
-	LogFormat string     `default:"text" enum:"text,json" help:"Form of the log on standard error: text or json (${default})."`
-}
-
-// Run is `earshot serve`.
-func (c *serveCmd) Run() error {
-	cfg := app.Config{Listen: c.Listen, Cert: c.Cert, Key: c.Key, UDP: c.UDP, Data: c.Data, Demo: c.Demo, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
-	c.Nodes.fill(&cfg)
-	for _, s := range c.Advertise {
-		a, err := netip.ParseAddr(strings.TrimSpace(s))
-		if err != nil {
-			return fmt.Errorf("--advertise %q: want IP addresses, such as 203.0.113.7", s)
-		}
-		cfg.Advertise = append(cfg.Advertise, a)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	node, err := app.New(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	printLinks(os.Stdout, node.Links(), c.Demo)
-	return node.Run(ctx)
-}
-
-// printLinks tells a person at the terminal where to start. The operator's secret is printed where somebody reads it: with
-// the demo, at the first start, or to a terminal; a service's later starts do not repeat it into a journal.
-func printLinks(w *os.File, l app.Links, demo bool) {
-	fmt.Fprintln(w)
-	if l.Host != "" {
-		fmt.Fprintln(w, "  Host      ", l.Host)
-	}
-	fmt.Fprintln(w, "  Listener  ", l.Listener)
-	if info, err := w.Stat(); demo || l.NewKey || err == nil && info.Mode()&os.ModeCharDevice != 0 {
-		fmt.Fprintln(w, "  Operator  ", l.Operator)
-	} else {
-		fmt.Fprintln(w, "  Operator   /operator, with the key in", l.KeyFile)
-	}
-	fmt.Fprintln(w)
-}
-
-func newLog(w io.Writer, level, format string) *slog.Logger {
-	var l slog.Level
-	_ = l.UnmarshalText([]byte(level)) // kong lets only known words pass
-	opts := &slog.HandlerOptions{Level: l}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 func main() {
 	var c cli
 	k := kong.Parse(&c, kong.Name("earshot"), kong.UsageOnError(), kong.Vars{"version": version},
 		kong.Description("Live voice events: a host and speakers talk from their browsers, anyone with the link listens."))
-	if err := k.Run(); err != nil {
+	switch err := k.Run(); {
+	case errors.Is(err, errNotFine):
+		fmt.Fprintln(os.Stderr, "earshot:", err)
+		os.Exit(2)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "earshot:", err)
 		os.Exit(1)
 	}

@@ -1,0 +1,163 @@
+// Package crowd is the load generator: some or very many simulated listeners who come to an event, listen as real players do, check
+// what they hear, and leave. Every claim about what a listener costs rests on it, so it is light (no goroutine and no buffer per
+// listener; the crowd shares the machine with the server), it says when it was itself the bottleneck, and it does not believe itself: a
+// sample of its listeners decodes and compares, and ffmpeg can listen beside them.
+//
+// Run is where it starts: it resolves and pins the target, asks for consent where that is needed, spreads the listeners over
+// processes and adds up what they report. A worker (worker_linux.go) owns its listeners in one loop over epoll (loop_linux.go); a
+// listener (listener_linux.go) has a client, which speaks one rung's protocol, and a player (player.go), which models what
+// is heard: a gap is an underrun of its buffer at the cadence that was announced, not merely a missing frame. Package wire reads what
+// servers send; package tally counts.
+package crowd
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+)
+
+// perProcess is how many descriptors a worker plans with; some are needed beside.
+const perProcess = 18000
+
+// Run sends a crowd and reports how it went. Errors are of what cannot be begun; what goes wrong with listeners is in the report.
+// When ctx ends the crowd leaves, and the report says what was until then.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	t, err := reach(ctx, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	client := t.client()
+	defer client.CloseIdleConnections()
+	if err := t.consent(ctx, client, cfg.Token, cfg.Listeners); err != nil {
+		return nil, err
+	}
+	if err := t.event(ctx, client); err != nil {
+		return nil, err
+	}
+	due, err := arrivals(cfg.Curve, cfg.Listeners, cfg.Arrive, rand.New(rand.NewPCG(cfg.Seed, 0)))
+	if err != nil {
+		return nil, err
+	}
+	if n := len(due); n > 0 {
+		cfg.Arrive = max(cfg.Arrive, due[n-1])
+	}
+	procs := processes(&cfg)
+	if procs > 1 && len(cfg.Worker) == 0 {
+		return nil, fmt.Errorf("%d listeners need %d processes, and no command is known that starts one", cfg.Listeners, procs)
+	}
+	jobs := make([]job, procs)
+	// Workers must have started when the run begins.
+	start := time.Now().Add(50*time.Millisecond + time.Duration(procs-1)*100*time.Millisecond)
+	for i := range jobs {
+		jobs[i] = job{Config: cfg, Target: *t, First: i, Step: procs, Start: start}
+		for k := i; k < len(due); k += procs {
+			jobs[i].Due = append(jobs[i].Due, int64(due[k]))
+		}
+	}
+	c := newCollector(&cfg, t, procs, start)
+	if err := c.listen(ctx, jobs); err != nil {
+		return nil, err
+	}
+	return c.report(), nil
+}
+
+// processes is how many there must be, or shall be.
+func processes(cfg *Config) int {
+	need := (cfg.Listeners*descriptors(cfg.Rung) + perProcess - 1) / perProcess
+	return min(max(need, cfg.Procs, 1), cfg.Listeners)
+}
+
+// descriptors is how many one listener has open.
+func descriptors(rung string) int {
+	if rung == HLS { // hls.js waits for the playlist on one connection while it fetches parts on another
+		return 2
+	}
+	return 1
+}
+
+// collector adds up what workers report.
+type collector struct {
+	cfg    *Config
+	target *target
+	procs  int
+	start  time.Time
+
+	mu    sync.Mutex
+	rows  []pending // of each second, as far as it is known
+	done  []Row
+	notes []string
+}
+
+// pending is a second that not all workers have reported.
+type pending struct {
+	row  Row
+	from int
+}
+
+func newCollector(cfg *Config, t *target, procs int, start time.Time) *collector {
+	return &collector{cfg: cfg, target: t, procs: procs, start: start}
+}
+
+// add takes row number n of one worker.
+func (c *collector) add(n int, r *Row) {
+	c.mu.Lock()
+	for len(c.rows) <= n {
+		c.rows = append(c.rows, pending{})
+	}
+	p := &c.rows[n]
+	p.row.merge(r)
+	p.from++
+	var ready []Row
+	for len(c.done) < len(c.rows) && c.rows[len(c.done)].from == c.procs {
+		row := c.rows[len(c.done)].row
+		c.done = append(c.done, row)
+		ready = append(ready, row)
+	}
+	c.mu.Unlock()
+	if c.cfg.Live != nil {
+		for _, r := range ready {
+			c.cfg.Live(r)
+		}
+	}
+}
+
+// listen runs the jobs: here if there is one, else each in a process of its own.
+func (c *collector) listen(ctx context.Context, jobs []job) error {
+	if len(jobs) == 1 {
+		n := 0
+		return work(ctx, jobs[0], func(r Row) {
+			c.add(n, &r)
+			n++
+		})
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(jobs))
+	for i := range jobs {
+		wg.Go(func() {
+			n := 0
+			errs[i] = spawn(ctx, c.cfg.Worker, jobs[i], func(r Row) {
+				c.add(n, &r)
+				n++
+			})
+		})
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			return fmt.Errorf("worker %d of %d: %w", i+1, len(jobs), err)
+		}
+	}
+	return nil
+}
+
+// Work is what a worker's process does: it reads its job from standard input and writes rows to standard output, until the run is
+// over or standard input ends, as it does when the process that started it is gone.
+func Work(ctx context.Context) error {
+	return serveJob(ctx, os.Stdin, os.Stdout)
+}

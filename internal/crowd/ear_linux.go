@@ -1,0 +1,7 @@
+package crowd
+
+import "earshot/internal/crowd/wire"
+
+type ear struct{}
+
+func (l *listener) hear(c *wire.Chunk, number uint64) {}

@@ -1,0 +1,302 @@
+package crowd
+
+import (
+	"errors"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// frame is 20 ms, in nanoseconds: what everything is numbered by.
+const frame = 20 * ms
+
+// client is how a listener listens: one rung's protocol.
+type client interface {
+	// dial begins. What goes wrong is told to the listener by fail or lose.
+	dial() error
+	// hangUp ends without a word from the listener, whatever state it is in; its connections are closed.
+	hangUp()
+	// timeout is a timer of the client's own.
+	timeout(job uint8)
+}
+
+// Jobs of timers. Those from jobClient on are a client's own.
+const (
+	jobPatience uint8 = iota
+	jobLeave
+	jobReturn
+	jobClient
+)
+
+// listener is one simulated person with a player.
+type listener struct {
+	w      *worker
+	client client
+	ear    *ear // decodes what is heard, of those in the sample
+	player player
+	habits *habits
+
+	id     int32
+	gen    uint32 // of the connection; raised by each end
+	state  state
+	slow   bool // reads at half the pace
+	joined bool // has heard something, ever
+	gapped bool
+
+	dialed   int64 // when the connection was begun
+	heard    int64 // when the first audio of this connection came; 0: none yet
+	endFrame uint64
+	numbered bool // frames have numbers, and endFrame is what follows the last
+}
+
+type state uint8
+
+const (
+	away    state = iota // before it comes, after it left
+	dialing              // until there is audio
+	hearing
+	over // for good
+)
+
+// source is the address that a listener comes from: one of its own in 127/8, all of which is this machine. Elsewhere there is but one.
+func (l *listener) source() netip.Addr {
+	if !l.w.spread {
+		return netip.Addr{}
+	}
+	n := uint32(l.id) + 1
+	return netip.AddrFrom4([4]byte{127, byte(16 + n>>16), byte(n >> 8), byte(n)})
+}
+
+// come begins to listen.
+func (l *listener) come() {
+	w := l.w
+	l.state, l.dialed, l.heard, l.endFrame, l.numbered = dialing, w.loop.clock(), 0, 0, false
+	l.player = player{}
+	w.tally.Dialed++
+	w.after(l, w.cfg.Patience, jobPatience)
+	if err := l.client.dial(); err != nil {
+		l.fail(reasonOf(err))
+	}
+}
+
+// answered is the moment at which the server has said yes: the HTTP head, or DTLS done.
+func (l *listener) answered() {
+	l.w.tally.Join.Add((l.w.loop.now - l.dialed) / 1000)
+}
+
+// timeout is called by the loop.
+func (l *listener) timeout(job uint8) {
+	switch job {
+	case jobPatience:
+		if l.state == dialing {
+			l.fail("patience")
+		}
+	case jobLeave:
+		if l.state == hearing {
+			l.w.tally.Left++
+			l.settle()
+			l.goAway()
+		}
+	case jobReturn:
+		if l.state == away {
+			l.come()
+		}
+	default:
+		l.client.timeout(job)
+	}
+}
+
+// fail is an attempt that came to nothing.
+func (l *listener) fail(reason string) {
+	if l.state != dialing {
+		return
+	}
+	l.w.tally.Fail(reason)
+	if reason == "descriptors" {
+		l.w.starved = true
+	}
+	l.goAway()
+}
+
+// lose is the end of what was listened to, not of the listener's will. Ended says that the event is over: then nobody minds.
+func (l *listener) lose(reason string, ended bool) {
+	switch l.state {
+	case dialing:
+		l.fail(reason)
+		return
+	case hearing:
+	default:
+		return
+	}
+	l.settle()
+	l.w.tally.Lose(reason)
+	if !ended {
+		l.gap()
+	}
+	l.goAway()
+}
+
+// goAway closes, and plans the return of those who return.
+func (l *listener) goAway() {
+	w := l.w
+	if l.state == hearing {
+		w.hearing--
+	}
+	l.gen++
+	l.state = away
+	l.client.hangUp()
+	if w.cfg.Return > 0 && !w.ending {
+		w.after(l, w.chanceTime(w.cfg.Return), jobReturn)
+	}
+}
+
+// settle counts what is owed at an end: the underrun that nothing that comes would tell of any more.
+func (l *listener) settle() {
+	l.advance()
+	l.w.tally.ListenedUS += (l.w.loop.now - l.heard) / 1000
+}
+
+func (l *listener) advance() {
+	dry, begins := l.player.advance(l.w.loop.now)
+	if dry > 0 && !l.slow {
+		l.w.tally.GapUS += dry / 1000
+	}
+	if begins {
+		l.gap()
+	}
+}
+
+func (l *listener) gap() {
+	t := &l.w.tally
+	if l.slow {
+		t.SlowGaps++
+		return
+	}
+	t.Gaps++
+	if !l.gapped {
+		l.gapped = true
+		t.GapEars++
+	}
+}
+
+// media takes count frames from first on, which have just come in one piece. Frames of a numbered timeline must follow each other.
+func (l *listener) media(first uint64, count int) {
+	w := l.w
+	last := first + uint64(count)
+	if l.numbered && first != l.endFrame {
+		switch {
+		case last <= l.endFrame:
+			w.tally.Repeats += int64(count)
+			return
+		case first < l.endFrame:
+			w.tally.Repeats += int64(l.endFrame - first)
+			count = int(last - l.endFrame)
+			first = l.endFrame
+		case l.slow:
+			w.tally.SlowSkips++
+		default:
+			w.tally.Skips++
+			w.tally.LostFrames += int64(first - l.endFrame)
+		}
+	}
+	l.endFrame, l.numbered = last, true
+	l.piece(int64(count) * frame)
+	l.player.reached(last)
+	if w.job.Target.Origin.IsZero() || l.slow || w.loop.now-l.heard < together {
+		return // what comes at first is of before the listener came
+	}
+	wall := w.loop.wall + w.loop.now
+	w.tally.Delay.Add((wall - w.origin - int64(first)*frame) / 1000)
+	w.tally.Late.Add((wall - w.origin - int64(last-1)*frame) / 1000)
+	if l.player.playing {
+		w.tally.Ear.Add((wall - w.origin - int64(last)*frame + l.player.inHand()) / 1000)
+	}
+}
+
+// piece takes media of a length that has no number, or whose number is dealt with.
+func (l *listener) piece(length int64) {
+	w := l.w
+	w.tally.Messages++
+	if l.state == dialing {
+		l.state, l.heard = hearing, w.loop.now
+		w.hearing++
+		w.tally.Sound.Add((w.loop.now - l.dialed) / 1000)
+		if l.joined {
+			w.tally.Rejoined++
+		} else {
+			l.joined = true
+			w.tally.Joined++
+		}
+		if w.cfg.Leave > 0 {
+			w.after(l, w.chanceTime(w.cfg.Leave), jobLeave)
+		}
+	}
+	l.advance()
+	if l.player.arrive(l.habits, w.loop.now, length) {
+		w.tally.Plays.Add((w.loop.now - l.dialed) / 1000)
+	}
+}
+
+// malformed counts what could not be read and ends the listener.
+func (l *listener) malformed() {
+	l.w.tally.Malformed++
+	l.lose("malformed", false)
+}
+
+// reasonOf puts an error into one word.
+func reasonOf(err error) string {
+	var tlsErr *tlsError
+	var status statusError
+	switch {
+	case errors.As(err, &status):
+		return "status_" + strconv.Itoa(int(status))
+	case errors.As(err, &tlsErr):
+		return "tls"
+	case errors.Is(err, errRedirect):
+		return "redirect"
+	case errors.Is(err, io.EOF):
+		return "closed"
+	case errors.Is(err, unix.ECONNREFUSED):
+		return "refused"
+	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		return "reset"
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return "descriptors"
+	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EADDRINUSE):
+		return "ports"
+	case errors.Is(err, unix.ETIMEDOUT):
+		return "timeout"
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+		return "unreachable"
+	}
+	return "malformed"
+}
+
+// statusError is an HTTP status that is not the one that was hoped for.
+type statusError int
+
+func (s statusError) Error() string { return "HTTP status " + strconv.Itoa(int(s)) }
+
+// judge turns a head's status into an error.
+func judge(status, want int) error {
+	switch {
+	case status == want:
+		return nil
+	case status >= 300 && status < 400:
+		return errRedirect
+	}
+	return statusError(status)
+}
+
+// after sets a timer.
+func (w *worker) after(l *listener, d time.Duration, job uint8) {
+	w.loop.timers.push(timer{at: w.loop.now + int64(d), l: l, gen: l.gen, job: job})
+}
+
+// chanceTime is exponentially distributed around mean.
+func (w *worker) chanceTime(mean time.Duration) time.Duration {
+	return time.Duration(w.chance.ExpFloat64() * float64(mean))
+}

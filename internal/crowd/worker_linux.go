@@ -1,0 +1,210 @@
+package crowd
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"earshot/internal/crowd/tally"
+)
+
+// worker is the listeners of one process.
+type worker struct {
+	job    job
+	cfg    *Config
+	loop   *loop
+	chance *rand.Rand
+	crowd  []listener
+
+	tls     *tls.Config
+	request []byte // that all listeners send
+	origin  int64  // of the timeline, Unix ns
+	spread  bool   // each listener has an address of its own
+
+	tally   tally.Tally // since the last row
+	hearing int
+	next    int  // into job.Due
+	ending  bool // nobody comes any more
+	starved bool // of descriptors
+	busy    time.Duration
+	usage   unix.Rusage // as of the last row
+	begun   int64       // of the current row
+	rows    func(Row)
+}
+
+func newWorker(j job, rows func(Row)) (*worker, error) {
+	w := &worker{job: j, rows: rows, chance: rand.New(rand.NewPCG(j.Config.Seed, uint64(j.First)))}
+	w.cfg = &w.job.Config
+	w.spread = j.Target.Addr.Addr().Is4() && j.Target.loopback()
+	w.origin = j.Target.Origin.UnixNano()
+	if j.Target.TLS {
+		w.tls = j.Target.tlsConfig()
+	}
+	w.request = w.opening()
+	var err error
+	if w.loop, err = newLoop(j.Start); err != nil {
+		return nil, err
+	}
+	w.loop.turn = func(d time.Duration) {
+		w.busy += d
+		w.tally.Loop.Add(d.Microseconds())
+	}
+	w.crowd = make([]listener, len(j.Due))
+	for i := range w.crowd {
+		l := &w.crowd[i]
+		*l = listener{w: w, id: int32(j.First + i*j.Step)}
+		l.slow = w.cfg.Slow > 0 && w.chance.Float64() < w.cfg.Slow
+		l.client, l.habits = w.client(l)
+	}
+	return w, nil
+}
+
+// client makes what a listener of this rung listens with.
+func (w *worker) client(l *listener) (client, *habits) {
+	return &pushClient{l: l}, &pushHabits
+}
+
+// opening is the request that every listener begins with.
+func (w *worker) opening() []byte {
+	path := w.job.Target.Path
+	var more []string
+	switch w.cfg.Rung {
+	case Push:
+		path = "/e/" + w.job.Target.Slug + "/live" + w.wish()
+		more = []string{
+			"Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + wsKey,
+			"Sec-WebSocket-Protocol: earshot.1",
+		}
+	}
+	return w.get(path, more...)
+}
+
+func (w *worker) wish() string {
+	if w.cfg.Cadence == 0 {
+		return ""
+	}
+	return fmt.Sprintf("?cadence=%d", w.cfg.Cadence)
+}
+
+// get writes a GET.
+func (w *worker) get(path string, fields ...string) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: earshot-crowd\r\n", http.MethodGet, path, w.job.Target.Host)
+	for _, f := range fields {
+		b.WriteString(f)
+		b.WriteString("\r\n")
+	}
+	b.WriteString("\r\n")
+	return []byte(b.String())
+}
+
+// connect dials for a listener.
+func (w *worker) connect(l *listener, to reader) (*conn, error) {
+	return w.loop.dial(to, l.source(), &w.job.Target, w.tls, l.slow, &w.tally.Bytes)
+}
+
+// A slow reader sips half of 32 kbit/s.
+const (
+	jobSip   = jobClient
+	sipEvery = 250 * time.Millisecond
+	sipBytes = 500
+)
+
+func (w *worker) slowDown(l *listener, c *conn) {
+	if l.slow {
+		c.pause()
+		w.after(l, sipEvery, jobSip)
+	}
+}
+
+func (w *worker) sip(l *listener, c *conn, job uint8) {
+	if job != jobSip || c == nil {
+		return
+	}
+	gen := l.gen
+	if c.sip(sipBytes); l.gen == gen {
+		w.after(l, sipEvery, jobSip)
+	}
+}
+
+// run listens until the run is over, and gives what it saw in rows on the way.
+func (w *worker) run(ctx context.Context) error {
+	defer w.loop.close()
+	stop := context.AfterFunc(ctx, func() { w.loop.hand(func() {}) })
+	defer stop()
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &w.usage)
+	end := int64(w.cfg.Arrive + w.cfg.Hold)
+	err := w.loop.run(func() bool {
+		now := w.loop.clock()
+		w.admit(now)
+		if now-w.begun >= int64(time.Second) {
+			w.row(now)
+		}
+		return now >= end || ctx.Err() != nil
+	})
+	w.ending = true
+	w.loop.clock()
+	for i := range w.crowd {
+		l := &w.crowd[i]
+		if l.state == hearing {
+			l.settle()
+		} else if l.state == dialing {
+			l.fail("unfinished")
+			continue
+		}
+		if l.state == hearing {
+			l.goAway()
+		}
+		l.state = over
+	}
+	w.row(w.loop.clock())
+	return err
+}
+
+// admit lets those come whose time it is.
+func (w *worker) admit(now int64) {
+	defer func() {
+		if w.loop.alarm = 0; w.next < len(w.job.Due) {
+			w.loop.alarm = max(w.job.Due[w.next], 1)
+		}
+	}()
+	for i := 0; w.next < len(w.job.Due) && w.job.Due[w.next] <= now; i++ {
+		if i == 64 { // the sockets' turn; whoever is still due is dialled next
+			return
+		}
+		l := &w.crowd[w.next]
+		w.tally.Due++
+		w.tally.Tardy.Add((now - w.job.Due[w.next]) / 1000)
+		w.next++
+		l.come()
+		now = w.loop.now
+	}
+}
+
+// row reports the last second, and begins the next.
+func (w *worker) row(now int64) {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	spent := func(u *unix.Rusage) int64 { return (u.Utime.Nano() + u.Stime.Nano()) / 1000 }
+	w.rows(Row{
+		At: float64(now) / 1e9, Seconds: float64(now-w.begun) / 1e9, Hearing: int64(w.hearing), Tally: w.tally, Starved: w.starved,
+		CPUUS: spent(&u) - spent(&w.usage), BusyUS: w.busy.Microseconds(), RSSKB: resident(),
+	})
+	w.usage, w.begun, w.busy = u, now, 0
+	w.tally.Reset()
+}
+
+// work does a job in this process.
+func work(ctx context.Context, j job, rows func(Row)) error {
+	w, err := newWorker(j, rows)
+	if err != nil {
+		return err
+	}
+	return w.run(ctx)
+}
