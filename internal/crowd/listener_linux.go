@@ -155,18 +155,26 @@ func (l *listener) goAway() {
 
 // settle counts what is owed at an end: the underrun that nothing that comes would tell of any more.
 func (l *listener) settle() {
-	l.advance()
+	l.player.advance(l.w.loop.now)
+	l.dry(l.player.settle(0))
 	l.w.tally.ListenedUS += (l.w.loop.now - l.heard) / 1000
+	if s, ok := l.client.(settler); ok {
+		s.settle()
+	}
 }
 
-func (l *listener) advance() {
-	dry, begins := l.player.advance(l.w.loop.now)
-	if dry > 0 && !l.slow {
-		l.w.tally.GapUS += dry / 1000
+// settler is a client that has something to count at an end, too.
+type settler interface{ settle() }
+
+// dry counts a gap of a length; 0: there was none.
+func (l *listener) dry(length int64) {
+	if length <= 0 {
+		return
 	}
-	if begins {
-		l.gap()
+	if !l.slow {
+		l.w.tally.GapUS += length / 1000
 	}
+	l.gap()
 }
 
 func (l *listener) gap() {
@@ -203,27 +211,33 @@ func (l *listener) media(first uint64, count int) {
 		}
 	}
 	l.endFrame, l.numbered = last, true
-	l.piece(int64(count) * frame)
+	l.piece(w.loop.now, int64(count)*frame, 0)
 	l.player.reached(last)
-	if w.job.Target.Origin.IsZero() || l.slow || w.loop.now-l.heard < together {
+	l.delays(w.loop.now, first, last)
+}
+
+// delays measures how late the frames from first to before last came, at the instant at.
+func (l *listener) delays(at int64, first, last uint64) {
+	w := l.w
+	if !w.timed || l.slow || at-l.heard < together {
 		return // what comes at first is of before the listener came
 	}
-	wall := w.loop.wall + w.loop.now
-	w.tally.Delay.Add((wall - w.origin - int64(first)*frame) / 1000)
-	w.tally.Late.Add((wall - w.origin - int64(last-1)*frame) / 1000)
+	age := w.loop.wall + at - w.origin // of frame 0
+	w.tally.Delay.Add((age - int64(first)*frame) / 1000)
+	w.tally.Late.Add((age - int64(last-1)*frame) / 1000)
 	if l.player.playing {
-		w.tally.Ear.Add((wall - w.origin - int64(last)*frame + l.player.inHand()) / 1000)
+		w.tally.Ear.Add((age - int64(last)*frame + l.player.inHand()) / 1000)
 	}
 }
 
-// piece takes media of a length that has no number, or whose number is dealt with.
-func (l *listener) piece(length int64) {
+// piece takes media of a length that came at an instant. Lost is how much of it is known never to have come.
+func (l *listener) piece(at, length, lost int64) {
 	w := l.w
 	w.tally.Messages++
 	if l.state == dialing {
-		l.state, l.heard = hearing, w.loop.now
+		l.state, l.heard = hearing, at
 		w.hearing++
-		w.tally.Sound.Add((w.loop.now - l.dialed) / 1000)
+		w.tally.Sound.Add((at - l.dialed) / 1000)
 		if l.joined {
 			w.tally.Rejoined++
 		} else {
@@ -234,9 +248,10 @@ func (l *listener) piece(length int64) {
 			w.after(l, w.chanceTime(w.cfg.Leave), jobLeave)
 		}
 	}
-	l.advance()
-	if l.player.arrive(l.habits, w.loop.now, length) {
-		w.tally.Plays.Add((w.loop.now - l.dialed) / 1000)
+	l.player.advance(at)
+	l.dry(l.player.settle(lost))
+	if l.player.arrive(l.habits, at, length) {
+		w.tally.Plays.Add((at - l.dialed) / 1000)
 	}
 }
 

@@ -24,7 +24,8 @@ type loop struct {
 	buf     []byte // what is being read: of one connection, until its handler returns
 	spare   [][]byte
 	timers  timers
-	alarm   int64 // when done has to be asked at the latest; 0: soon enough
+	alarm   int64  // when done has to be asked at the latest; 0: soon enough
+	in      *inbox // of UDP
 
 	base time.Time
 	now  int64 // ns since base, as of the latest event

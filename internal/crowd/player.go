@@ -43,36 +43,47 @@ type player struct {
 	lows    [5]int64
 	nlows   uint8
 	playing bool
-	dry     bool // stands still: a gap has begun
+	dry     bool  // stands still: nothing is left
+	owed    int64 // for how long it has
 
 	cadence int32 // ms between pieces, as announced
 	next    int32 // the cadence from frame from on; 0: no change is announced
 	from    uint64
 }
 
-// advance plays up to now and gives how long the player has stood dry since it was last asked; begins is true if a gap began.
-func (p *player) advance(now int64) (dry int64, begins bool) {
+// advance plays up to now.
+func (p *player) advance(now int64) {
 	if !p.playing || now <= p.at {
-		return 0, false
+		return
 	}
 	d := now - p.at
 	p.at = now
 	if p.dry {
-		return d, false
+		p.owed += d
+		return
 	}
-	played := int64(float64(d) * p.rate)
-	if p.rate == 1 {
-		played = d
+	played := d
+	if p.rate != 1 {
+		played = int64(float64(d) * p.rate)
 	}
 	if left := p.end - p.pos; played > left {
 		p.pos, p.dry = p.end, true
-		return int64(float64(played-left) / p.rate), true
+		p.owed += int64(float64(played-left) / p.rate)
+		return
 	}
 	p.pos += played
-	return 0, false
 }
 
-// arrive takes a piece of media that came now, after advance. It says whether the player began to sound.
+// settle gives for how long the player has stood dry since it was last asked; 0: there was no gap. Lost is media that is known by
+// now to be lost on the way: a player conceals that while it waits, and is not late afterwards.
+func (p *player) settle(lost int64) (gap int64) {
+	concealed := min(p.owed, lost)
+	gap, p.owed = p.owed-concealed, 0
+	p.pos += concealed
+	return gap
+}
+
+// arrive takes a piece of media that came now, after advance and settle. It says whether the player began to sound.
 func (p *player) arrive(h *habits, now, length int64) (starts bool) {
 	if p.playing && h.low > 0 && now-p.last > together {
 		p.steer(h)

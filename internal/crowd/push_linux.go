@@ -166,9 +166,23 @@ func (l *listener) chunks(b []byte) error {
 	return nil
 }
 
-// announced acts on a cadence cue among the cues in b, if it is of the given rung.
+// announced acts on the cadence cues among the cues in b.
 func (l *listener) announced(b []byte, rung string) error {
-	var cues []struct {
+	var cues []json.RawMessage
+	if err := json.Unmarshal(b, &cues); err != nil {
+		return fmt.Errorf("%w: cues: %w", errMalformed, err)
+	}
+	for _, c := range cues {
+		if ms, from, ok := cadence(c, rung); ok {
+			l.player.announce(ms, from)
+		}
+	}
+	return nil
+}
+
+// cadence reads a cue of that kind, if it is one and of the given rung.
+func cadence(cue []byte, rung string) (ms int32, from uint64, ok bool) {
+	var c struct {
 		Kind string `json:"kind"`
 		Data struct {
 			Rung string `json:"rung"`
@@ -176,13 +190,6 @@ func (l *listener) announced(b []byte, rung string) error {
 			From uint64 `json:"from"`
 		} `json:"data"`
 	}
-	if err := json.Unmarshal(b, &cues); err != nil {
-		return fmt.Errorf("%w: cues: %w", errMalformed, err)
-	}
-	for _, c := range cues {
-		if c.Kind == "cadence" && c.Data.Rung == rung && c.Data.MS > 0 {
-			l.player.announce(c.Data.MS, c.Data.From)
-		}
-	}
-	return nil
+	err := json.Unmarshal(cue, &c)
+	return c.Data.MS, c.Data.From, err == nil && c.Kind == "cadence" && c.Data.Rung == rung && c.Data.MS > 0 && c.Data.MS <= 60000
 }

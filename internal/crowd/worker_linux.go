@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pion/stun/v4"
 	"golang.org/x/sys/unix"
 
 	"earshot/internal/crowd/tally"
@@ -22,10 +23,18 @@ type worker struct {
 	chance *rand.Rand
 	crowd  []listener
 
+	rtc     *rtc // what WebRTC listeners share
+	byes    farewells
 	tls     *tls.Config
+	path    string // of the target, with the wish
 	request []byte // that all listeners send
-	origin  int64  // of the timeline, Unix ns
-	spread  bool   // each listener has an address of its own
+	stun    stun.Message
+	stunIn  stun.Message
+
+	cueBytes int64 // of the event stream that all WebRTC listeners share
+	origin   int64 // of the timeline, Unix ns
+	timed    bool  // origin is known, so it can be said how late frames come
+	spread   bool  // each listener has an address of its own
 
 	tally   tally.Tally // since the last row
 	hearing int
@@ -42,14 +51,22 @@ func newWorker(j job, rows func(Row)) (*worker, error) {
 	w := &worker{job: j, rows: rows, chance: rand.New(rand.NewPCG(j.Config.Seed, uint64(j.First)))}
 	w.cfg = &w.job.Config
 	w.spread = j.Target.Addr.Addr().Is4() && j.Target.loopback()
-	w.origin = j.Target.Origin.UnixNano()
+	if w.timed = !j.Target.Origin.IsZero(); w.timed {
+		w.origin = j.Target.Origin.UnixNano()
+	}
 	if j.Target.TLS {
 		w.tls = j.Target.tlsConfig()
 	}
-	w.request = w.opening()
+	w.opening()
 	var err error
 	if w.loop, err = newLoop(j.Start); err != nil {
 		return nil, err
+	}
+	if w.cfg.Rung == WebRTC {
+		if w.rtc, err = newRTC(w); err != nil {
+			w.loop.close()
+			return nil, err
+		}
 	}
 	w.loop.turn = func(d time.Duration) {
 		w.busy += d
@@ -67,35 +84,49 @@ func newWorker(j job, rows func(Row)) (*worker, error) {
 
 // client makes what a listener of this rung listens with.
 func (w *worker) client(l *listener) (client, *habits) {
+	if w.cfg.Rung == WebRTC {
+		return &rtcClient{l: l}, &rtpHabits
+	}
 	return &pushClient{l: l}, &pushHabits
 }
 
-// opening is the request that every listener begins with.
-func (w *worker) opening() []byte {
-	path := w.job.Target.Path
+// opening settles where every listener begins, and with what request.
+func (w *worker) opening() {
+	w.path = w.job.Target.Path
+	if w.job.Target.Earshot {
+		w.path = "/e/" + w.job.Target.Slug + map[string]string{Push: "/live", WebRTC: "/whep", HLS: "/hls/index.m3u8", Ogg: "/live.ogg", MP4: "/live.mp4",
+			Cues: "/cues"}[w.cfg.Rung] + w.wish()
+	}
 	var more []string
-	switch w.cfg.Rung {
-	case Push:
-		path = "/e/" + w.job.Target.Slug + "/live" + w.wish()
+	if w.cfg.Rung == Push {
 		more = []string{
 			"Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + wsKey,
 			"Sec-WebSocket-Protocol: earshot.1",
 		}
 	}
-	return w.get(path, more...)
+	w.request = w.get(w.path, more...)
 }
 
+// wish is the query that asks for a cadence or a packet length.
 func (w *worker) wish() string {
-	if w.cfg.Cadence == 0 {
-		return ""
+	switch {
+	case w.cfg.Rung == WebRTC && w.cfg.Packet != 0:
+		return fmt.Sprintf("?packet=%d", w.cfg.Packet)
+	case w.cfg.Rung != WebRTC && w.cfg.Rung != HLS && w.cfg.Cadence != 0:
+		return fmt.Sprintf("?cadence=%d", w.cfg.Cadence)
 	}
-	return fmt.Sprintf("?cadence=%d", w.cfg.Cadence)
+	return ""
 }
 
 // get writes a GET.
 func (w *worker) get(path string, fields ...string) []byte {
+	return w.ask(http.MethodGet, path, fields...)
+}
+
+// ask writes a request without a body.
+func (w *worker) ask(method, path string, fields ...string) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: earshot-crowd\r\n", http.MethodGet, path, w.job.Target.Host)
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: earshot-crowd\r\n", method, path, w.job.Target.Host)
 	for _, f := range fields {
 		b.WriteString(f)
 		b.WriteString("\r\n")
@@ -162,6 +193,13 @@ func (w *worker) run(ctx context.Context) error {
 			l.goAway()
 		}
 		l.state = over
+	}
+	if w.rtc != nil {
+		w.rtc.close()
+	}
+	if err == nil {
+		until := w.loop.clock() + int64(farewellTime)
+		err = w.loop.run(func() bool { return w.byes.none() || w.loop.clock() >= until })
 	}
 	w.row(w.loop.clock())
 	return err
