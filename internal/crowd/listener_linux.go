@@ -75,6 +75,7 @@ func (l *listener) come() {
 	w := l.w
 	l.state, l.dialed, l.heard, l.endFrame, l.numbered = dialing, w.loop.clock(), 0, 0, false
 	l.player = player{}
+	w.dialing++
 	w.tally.Dialed++
 	w.after(l, w.cfg.Patience, jobPatience)
 	if err := l.client.dial(); err != nil {
@@ -142,8 +143,11 @@ func (l *listener) lose(reason string, ended bool) {
 // goAway closes, and plans the return of those who return.
 func (l *listener) goAway() {
 	w := l.w
-	if l.state == hearing {
+	switch l.state {
+	case hearing:
 		w.hearing--
+	case dialing:
+		w.dialing--
 	}
 	l.gen++
 	l.state = away
@@ -237,6 +241,7 @@ func (l *listener) piece(at, length, lost int64) {
 	if l.state == dialing {
 		l.state, l.heard = hearing, at
 		w.hearing++
+		w.dialing--
 		w.tally.Sound.Add((at - l.dialed) / 1000)
 		if l.joined {
 			w.tally.Rejoined++

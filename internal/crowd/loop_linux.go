@@ -26,6 +26,7 @@ type loop struct {
 	timers  timers
 	alarm   int64  // when done has to be asked at the latest; 0: soon enough
 	in      *inbox // of UDP
+	nap     int64  // ns
 
 	base time.Time
 	now  int64 // ns since base, as of the latest event
@@ -117,6 +118,10 @@ func (l *loop) forget(fd int) {
 func (l *loop) run(done func() bool) error {
 	events := make([]unix.EpollEvent, 512)
 	for !done() {
+		if l.nap > 0 {
+			ts := unix.NsecToTimespec(l.nap)
+			_ = unix.Nanosleep(&ts, nil)
+		}
 		n, err := unix.EpollWait(l.epfd, events, l.patience())
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for events: %w", err)

@@ -21,6 +21,8 @@ var (
 	fileHabits = habits{startWith: 1000 * ms}
 	// hlsHabits are those of hls.js: it starts at its hold-back from the end, as soon as there is anything.
 	hlsHabits = habits{startWith: 1}
+	// cueHabits are no player's: cues are not heard.
+	cueHabits = habits{startWith: 1}
 )
 
 const (

@@ -24,6 +24,7 @@ type worker struct {
 	crowd  []listener
 
 	rtc     *rtc // what WebRTC listeners share
+	lists   listCache
 	byes    farewells
 	tls     *tls.Config
 	path    string // of the target, with the wish
@@ -38,6 +39,7 @@ type worker struct {
 
 	tally   tally.Tally // since the last row
 	hearing int
+	dialing int
 	next    int  // into job.Due
 	ending  bool // nobody comes any more
 	starved bool // of descriptors
@@ -84,8 +86,17 @@ func newWorker(j job, rows func(Row)) (*worker, error) {
 
 // client makes what a listener of this rung listens with.
 func (w *worker) client(l *listener) (client, *habits) {
-	if w.cfg.Rung == WebRTC {
+	switch w.cfg.Rung {
+	case WebRTC:
 		return &rtcClient{l: l}, &rtpHabits
+	case HLS:
+		return newHLSClient(l), &hlsHabits
+	case Ogg:
+		return &streamClient{l: l, take: &oggUnits{}}, &fileHabits
+	case MP4:
+		return &streamClient{l: l, take: mp4Units{}}, &fileHabits
+	case Cues:
+		return &streamClient{l: l, take: cueUnits{}}, &cueHabits
 	}
 	return &pushClient{l: l}, &pushHabits
 }
@@ -174,6 +185,7 @@ func (w *worker) run(ctx context.Context) error {
 	err := w.loop.run(func() bool {
 		now := w.loop.clock()
 		w.admit(now)
+		w.loop.nap = w.nap()
 		if now-w.begun >= int64(time.Second) {
 			w.row(now)
 		}
@@ -203,6 +215,21 @@ func (w *worker) run(ctx context.Context) error {
 	}
 	w.row(w.loop.clock())
 	return err
+}
+
+// nap is how long the loop may sleep before it looks for what has come: what comes in the meantime is then read in fewer turns, and a
+// turn costs more than a packet. Packets have the kernel's time of arrival, so their naps are longer; while people join, short or none.
+func (w *worker) nap() int64 {
+	quiet := w.dialing == 0
+	switch {
+	case w.cfg.Rung == WebRTC && quiet:
+		return 4 * ms
+	case w.cfg.Rung == WebRTC:
+		return ms / 2
+	case quiet:
+		return ms
+	}
+	return 0
 }
 
 // admit lets those come whose time it is.
