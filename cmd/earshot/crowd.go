@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,6 +42,8 @@ type crowdCmd struct {
 
 	JSON string `name:"json" placeholder:"FILE" help:"Write the report as JSON. -: to standard output, instead of words."`
 	HTML string `name:"html" placeholder:"FILE" help:"Write the report as a page with plots."`
+
+	Quiet bool `short:"q" help:"Don't show how it goes while it goes."`
 }
 
 // errNotFine is the end of a run that went through, but not well; the report has said why.
@@ -71,17 +74,32 @@ func (c *crowdCmd) Run() error {
 		Slow: c.Slow, Loss: c.Loss, RED: c.RED, NACK: c.NACK, Sample: c.Sample, Foreign: c.Foreign, Token: c.Token, CA: c.CA,
 		Insecure: c.Insecure, Seed: c.Seed,
 	}
+	if !c.Quiet {
+		info, err := os.Stderr.Stat()
+		cfg.Live = crowd.NewView(os.Stderr, err == nil && info.Mode()&os.ModeCharDevice != 0, c.Listeners).Show
+	}
 	report, err := crowd.Run(ctx, cfg)
 	if err != nil {
 		return err
 	}
+	if err := c.write(report); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	if !report.OK() {
+		return errNotFine
+	}
+	return nil
+}
+
+// write puts the report where it was asked for.
+func (c *crowdCmd) write(report *crowd.Report) error {
 	if c.JSON != "-" {
 		fmt.Print(report)
 	}
 	if c.JSON != "" {
 		b, err := json.MarshalIndent(report, "", "  ")
 		if err != nil {
-			return fmt.Errorf("write the report: %w", err)
+			return err
 		}
 		b = append(b, '\n')
 		if c.JSON == "-" {
@@ -90,13 +108,17 @@ func (c *crowdCmd) Run() error {
 			err = os.WriteFile(c.JSON, b, 0o644)
 		}
 		if err != nil {
-			return fmt.Errorf("write the report: %w", err)
+			return err
 		}
 	}
-	if !report.OK() {
-		return errNotFine
+	if c.HTML == "" {
+		return nil
 	}
-	return nil
+	var b bytes.Buffer
+	if err := report.WriteHTML(&b); err != nil {
+		return err
+	}
+	return os.WriteFile(c.HTML, b.Bytes(), 0o644)
 }
 
 // crowdWorkerCmd is one process of a crowd's; the crowd starts it.

@@ -61,7 +61,13 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		}
 	}
 	c := newCollector(&cfg, t, procs, start)
-	if err := c.listen(ctx, jobs); err != nil {
+	var others sync.WaitGroup
+	if cfg.Foreign > 0 {
+		others.Go(func() { c.foreign = listenToo(ctx, &cfg, t) })
+	}
+	err = c.listen(ctx, jobs)
+	others.Wait()
+	if err != nil {
 		return nil, err
 	}
 	return c.report(), nil
@@ -92,6 +98,8 @@ type collector struct {
 	rows  []pending // of each second, as far as it is known
 	done  []Row
 	notes []string
+
+	foreign []Foreign
 }
 
 // pending is a second that not all workers have reported.

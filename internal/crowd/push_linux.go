@@ -150,7 +150,7 @@ func (l *listener) chunks(b []byte) error {
 		}
 		number := c.Start / 960
 		if l.ear != nil {
-			l.hear(&c, number)
+			l.ear.chunk(&c, number)
 		}
 		if number != next && next > first {
 			l.media(first, int(next-first))

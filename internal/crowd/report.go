@@ -51,6 +51,9 @@ type Report struct {
 	Packets  int64 `json:"packets,omitempty"`
 	Messages int64 `json:"messages"`
 
+	Audio   Audio     `json:"audio"`
+	Foreign []Foreign `json:"foreign,omitempty"`
+
 	ListenerSeconds float64 `json:"listener_seconds"`
 	Own             Own     `json:"crowd"`
 
@@ -61,6 +64,16 @@ type Report struct {
 	Rows []Row `json:"-"` // second by second
 }
 
+// Audio is what the sample found, who decode what they hear and compare it with the programme, fetched another way.
+type Audio struct {
+	Listeners int     `json:"listeners"`
+	Seconds   int64   `json:"seconds"` // compared
+	Silent    int64   `json:"silent"`  // of these, without a sound to compare
+	Differ    int64   `json:"differ"`  // of these, with a correlation under 0.98
+	Worst     float64 `json:"worst"`   // correlation
+	Faults    int64   `json:"faults"`  // comparisons that could not be made
+}
+
 // Own is what the crowd itself used.
 type Own struct {
 	CPUSeconds           float64      `json:"cpu_s"`
@@ -68,6 +81,7 @@ type Own struct {
 	CPUShare             float64      `json:"cpu_share"`                  // of one processor, in the worst second
 	BusiestLoop          float64      `json:"busiest_loop"`               // share of its time, in the worst second
 	RSSKB                int64        `json:"rss_kb"`
+	BaseKB               int64        `json:"base_kb"` // of rss_kb, before there were listeners
 	RSSPerListenerKB     float64      `json:"rss_per_listener_kb"`
 	Turn                 tally.Spread `json:"loop_turn_ms"` // what came meanwhile was read so much later at most
 	Tardy                tally.Spread `json:"tardy_ms"`     // dialled after it was due
@@ -75,8 +89,8 @@ type Own struct {
 	ListenersAtTheirPeak int64        `json:"peak_listeners"`
 }
 
-// OK says whether all joined and none had a gap.
-func (r *Report) OK() bool { return r.Joined == r.Listeners && r.Gaps == 0 }
+// OK says whether all joined, none had a gap, and what the sample heard was the programme.
+func (r *Report) OK() bool { return r.Joined == r.Listeners && r.Gaps == 0 && r.Audio.Differ == 0 }
 
 func (c *collector) report() *Report {
 	c.mu.Lock()
@@ -104,7 +118,7 @@ func (c *collector) report() *Report {
 			}
 		}
 		if row.Hearing > held {
-			held, r.Own.RSSKB = row.Hearing, row.RSSKB
+			held, r.Own.RSSKB, r.Own.BaseKB = row.Hearing, row.RSSKB, row.BaseKB
 		}
 	}
 	r.Own.ListenersAtTheirPeak = held
@@ -112,7 +126,7 @@ func (c *collector) report() *Report {
 		r.Own.CPUPerListenerSecond = heldCPU / heldListening
 	}
 	if held > 0 {
-		r.Own.RSSPerListenerKB = float64(r.Own.RSSKB) / float64(held)
+		r.Own.RSSPerListenerKB = float64(r.Own.RSSKB-r.Own.BaseKB) / float64(held)
 	}
 	r.Own.Processors = runtime.GOMAXPROCS(0)
 	r.Own.Turn, r.Own.Tardy = t.Loop.Spread(), t.Tardy.Spread()
@@ -125,7 +139,17 @@ func (c *collector) report() *Report {
 	r.Delay, r.Late, r.Ear = t.Delay.Spread(), t.Late.Spread(), t.Ear.Spread()
 	r.Bytes, r.Packets, r.Messages = t.Bytes, t.Packets, t.Messages
 	r.ListenerSeconds = float64(t.ListenedUS) / 1e6
+	r.Audio = Audio{
+		Listeners: c.cfg.Sample, Seconds: t.AudioSeconds, Silent: t.AudioSilent, Differ: t.AudioDiffers, Faults: t.AudioFaults,
+		Worst: 1 - float64(t.Unlike.Quantile(1))/1e6,
+	}
 	r.judge(c.done)
+	if t.KernelDrops > 0 {
+		r.Bottleneck = true
+		r.BottleneckWhy = append(r.BottleneckWhy, fmt.Sprintf("the crowd's kernel threw %d packets away that were read too late", t.KernelDrops))
+	}
+	r.Foreign = c.foreign
+	r.disagree()
 	return r
 }
 
@@ -187,6 +211,13 @@ func (r *Report) String() string {
 	spread("delay", r.Delay)
 	spread("lateness", r.Late)
 	spread("heard after", r.Ear)
+	if a := r.Audio; a.Seconds > 0 || a.Faults > 0 {
+		line("audio", "%d s of %d listeners compared (%d s silent), %d s differ, worst correlation %.4f%s", a.Seconds, a.Listeners, a.Silent, a.Differ,
+			a.Worst, map[bool]string{true: fmt.Sprintf("; %d comparisons failed", a.Faults)}[a.Faults > 0])
+	}
+	for _, f := range r.Foreign {
+		line(f.Program, "%s", f.String())
+	}
 	line("bytes", "%d in %d pieces", r.Bytes, r.Messages)
 	line("the crowd", "%.1f s CPU, %.1f µs per listener-second, %.1f KB per listener, %d process(es)", r.Own.CPUSeconds,
 		r.Own.CPUPerListenerSecond, r.Own.RSSPerListenerKB, r.Processes)
@@ -203,11 +234,7 @@ func reasons(word string, m map[string]int64) string {
 	if len(m) == 0 {
 		return ""
 	}
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
+	keys := sorted(m)
 	for i, k := range keys {
 		keys[i] = fmt.Sprintf("%s %d", k, m[k])
 	}

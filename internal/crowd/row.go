@@ -17,6 +17,7 @@ type Row struct {
 	CPUUS   int64       `json:"cpu_us"`  // processor time of the crowd, µs
 	BusyUS  int64       `json:"busy_us"` // that the busiest process's loop did not wait, µs
 	RSSKB   int64       `json:"rss_kb"`  // resident memory of the crowd
+	BaseKB  int64       `json:"base_kb"` // of it, before there were listeners
 	Starved bool        `json:"starved,omitempty"`
 }
 
@@ -28,6 +29,7 @@ func (r *Row) merge(o *Row) {
 	r.CPUUS += o.CPUUS
 	r.BusyUS = max(r.BusyUS, o.BusyUS)
 	r.RSSKB += o.RSSKB
+	r.BaseKB += o.BaseKB
 	r.Starved = r.Starved || o.Starved
 }
 

@@ -26,6 +26,9 @@ type worker struct {
 	rtc     *rtc // what WebRTC listeners share
 	lists   listCache
 	byes    farewells
+	audit   auditor
+	seconds int
+	base    int64 // KB of memory before there were listeners
 	tls     *tls.Config
 	path    string // of the target, with the wish
 	request []byte // that all listeners send
@@ -81,6 +84,8 @@ func newWorker(j job, rows func(Row)) (*worker, error) {
 		l.slow = w.cfg.Slow > 0 && w.chance.Float64() < w.cfg.Slow
 		l.client, l.habits = w.client(l)
 	}
+	w.listenIn()
+	w.base = resident()
 	return w, nil
 }
 
@@ -207,12 +212,14 @@ func (w *worker) run(ctx context.Context) error {
 		l.state = over
 	}
 	if w.rtc != nil {
+		w.tally.KernelDrops += w.rtc.lost()
 		w.rtc.close()
 	}
 	if err == nil {
 		until := w.loop.clock() + int64(farewellTime)
 		err = w.loop.run(func() bool { return w.byes.none() || w.loop.clock() >= until })
 	}
+	w.audit.close()
 	w.row(w.loop.clock())
 	return err
 }
@@ -254,12 +261,20 @@ func (w *worker) admit(now int64) {
 
 // row reports the last second, and begins the next.
 func (w *worker) row(now int64) {
+	if w.rtc != nil && !w.ending {
+		w.tally.KernelDrops += w.rtc.lost()
+	}
+	w.seconds++
+	if !w.ending {
+		w.audit.tick(w.seconds)
+	}
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
 	spent := func(u *unix.Rusage) int64 { return (u.Utime.Nano() + u.Stime.Nano()) / 1000 }
 	w.rows(Row{
 		At: float64(now) / 1e9, Seconds: float64(now-w.begun) / 1e9, Hearing: int64(w.hearing), Tally: w.tally, Starved: w.starved,
 		CPUUS: spent(&u) - spent(&w.usage), BusyUS: w.busy.Microseconds(), RSSKB: resident(),
+		BaseKB: w.base,
 	})
 	w.usage, w.begun, w.busy = u, now, 0
 	w.tally.Reset()

@@ -24,8 +24,15 @@ type Tally struct {
 	Messages   int64 `json:"messages"`    // messages, pages, parts or packets with audio
 	Bytes      int64 `json:"bytes"`       // from the network, without TCP's and IP's own
 
+	KernelDrops int64 `json:"kernel_drops"` // packets that the crowd's kernel threw away because the crowd read too late
+
 	SlowGaps  int64 `json:"slow_gaps"`  // the same of slow readers, who bring it on themselves
 	SlowSkips int64 `json:"slow_skips"` //
+
+	AudioSeconds int64 `json:"audio_seconds"` // of the sample, decoded and compared
+	AudioDiffers int64 `json:"audio_differs"` // of these, that do not sound like the programme
+	AudioSilent  int64 `json:"audio_silent"`  // of these, in which nobody spoke
+	AudioFaults  int64 `json:"audio_faults"`  // comparisons that failed
 
 	ListenedUS int64 `json:"listened_us"` // listener-seconds, in microseconds
 
@@ -37,6 +44,8 @@ type Tally struct {
 	Ear   Histogram `json:"ear"`   // what is heard minus its instant, as the modelled player plays
 	Loop  Histogram `json:"loop"`  // how long the crowd's own loop kept an event waiting at most
 	Tardy Histogram `json:"tardy"` // dialling minus the time at which it was due
+
+	Unlike Histogram `json:"unlike"` // one minus the correlation of a second heard with the programme, in millionths
 }
 
 // Fail counts an attempt that came to nothing.
@@ -80,6 +89,11 @@ func (t *Tally) Merge(o *Tally) {
 		{&t.Bytes, o.Bytes},
 		{&t.SlowGaps, o.SlowGaps},
 		{&t.SlowSkips, o.SlowSkips},
+		{&t.AudioSeconds, o.AudioSeconds},
+		{&t.AudioDiffers, o.AudioDiffers},
+		{&t.AudioSilent, o.AudioSilent},
+		{&t.AudioFaults, o.AudioFaults},
+		{&t.KernelDrops, o.KernelDrops},
 		{&t.ListenedUS, o.ListenedUS},
 	} {
 		*p.to += p.n
@@ -103,7 +117,7 @@ func (t *Tally) Merge(o *Tally) {
 }
 
 func (t *Tally) histograms() []*Histogram {
-	return []*Histogram{&t.Sound, &t.Plays, &t.Join, &t.Delay, &t.Late, &t.Ear, &t.Loop, &t.Tardy}
+	return []*Histogram{&t.Sound, &t.Plays, &t.Join, &t.Delay, &t.Late, &t.Ear, &t.Loop, &t.Tardy, &t.Unlike}
 }
 
 // Reset empties it and keeps its memory.
@@ -117,6 +131,6 @@ func (t *Tally) Reset() {
 	clear(lost)
 	*t = Tally{
 		Failed: failed, Lost: lost, Sound: t.Sound, Plays: t.Plays, Join: t.Join, Delay: t.Delay, Late: t.Late, Ear: t.Ear,
-		Loop: t.Loop, Tardy: t.Tardy,
+		Loop: t.Loop, Tardy: t.Tardy, Unlike: t.Unlike,
 	}
 }
