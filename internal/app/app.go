@@ -5,6 +5,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -102,6 +103,14 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	a.house.stages, a.house.edges = cfg.is(RoleStage), a.cluster.Joined() && cfg.is(RoleEdge)
 	reg.MustRegister(&houseCollector{house: a.house})
 
+	crowdKey, err := a.cluster.Secret(ctx, "crowd-tokens", func() ([]byte, error) {
+		key := make([]byte, 32)
+		rand.Read(key) // never fails (crypto/rand)
+		return key, nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	handler, err := web.New(web.Config{
 		Store:           a.cluster,
 		House:           a.house,
@@ -112,6 +121,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		UI:              ui.FS(),
 		OperatorKeyHash: web.HashSecret(a.operatorKey),
 		BaseURL:         cfg.Public,
+		CrowdKey:        crowdKey,
 		Metrics:         promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Registerer:      reg,
 		Ready:           a.ready,

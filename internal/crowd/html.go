@@ -17,9 +17,12 @@ func (r *Report) WriteHTML(w io.Writer) error {
 
 func (r *Report) spreads() []namedSpread {
 	return []namedSpread{
-		{"first audio", "from dialling to the first audio there", r.FirstAudio}, {"plays", "from dialling to the modelled player's sounding", r.Plays},
-		{"yes", "from dialling to the server's answer", r.Join}, {"delay", "arrival minus the instant of the oldest frame that came with it", r.Delay},
-		{"lateness", "arrival minus the instant of the newest frame", r.Late}, {"heard after", "what is heard minus its instant", r.Ear},
+		{"first audio", "from dialling to the first audio there", r.FirstAudio},
+		{"plays", "from dialling to the modelled player's sounding", r.Plays},
+		{"yes", "from dialling to the server's answer", r.Join},
+		{"delay", "arrival minus the instant of the oldest frame that came with it", r.Delay},
+		{"lateness", "arrival minus the instant of the newest frame", r.Late},
+		{"heard after", "what is heard minus its instant", r.Ear},
 		{"the crowd's turn", "what came meanwhile was read so much later at most", r.Own.Turn},
 	}
 }
@@ -71,8 +74,10 @@ func (r *Report) plots() []template.HTML {
 	}{
 		{"Listeners who hear", []curve{{"hear", func(row *Row) float64 { return float64(row.Hearing) }}}},
 		{"Arrivals, joins and failures, per second", []curve{
-			{"due", each(func(r *Row) int64 { return r.Tally.Due })}, {"joined", each(func(r *Row) int64 { return r.Tally.Joined + r.Tally.Rejoined })},
-			{"failed", each(func(r *Row) int64 { return sum(r.Tally.Failed) })}, {"cut off", each(func(r *Row) int64 { return sum(r.Tally.Lost) })},
+			{"due", each(func(r *Row) int64 { return r.Tally.Due })},
+			{"joined", each(func(r *Row) int64 { return r.Tally.Joined + r.Tally.Rejoined })},
+			{"failed", each(func(r *Row) int64 { return sum(r.Tally.Failed) })},
+			{"cut off", each(func(r *Row) int64 { return sum(r.Tally.Lost) })},
 		}},
 		{"First audio, ms after dialling", []curve{{"p50", sound(.5)}, {"p95", sound(.95)}, {"max", sound(1)}}},
 		{"Lateness, ms", []curve{{"p50", late(.5)}, {"p95", late(.95)}, {"p99", late(.99)}}},

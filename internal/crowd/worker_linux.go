@@ -110,8 +110,10 @@ func (w *worker) client(l *listener) (client, *habits) {
 func (w *worker) opening() {
 	w.path = w.job.Target.Path
 	if w.job.Target.Earshot {
-		w.path = "/e/" + w.job.Target.Slug + map[string]string{Push: "/live", WebRTC: "/whep", HLS: "/hls/index.m3u8", Ogg: "/live.ogg", MP4: "/live.mp4",
-			Cues: "/cues"}[w.cfg.Rung] + w.wish()
+		w.path = "/e/" + w.job.Target.Slug + map[string]string{
+			Push: "/live", WebRTC: "/whep", HLS: "/hls/index.m3u8", Ogg: "/live.ogg", MP4: "/live.mp4",
+			Cues: "/cues",
+		}[w.cfg.Rung] + w.wish()
 	}
 	var more []string
 	if w.cfg.Rung == Push {

@@ -85,6 +85,7 @@ func (s *web) routeAPI() error {
 	a.invites()
 	a.people()
 	a.pace()
+	a.crowds()
 	a.document()
 
 	// Huma registers its own error, which nobody here is ever sent.

@@ -236,6 +236,7 @@ func (s *web) routeOperation() {
 		}
 		line(w, http.StatusOK, "ready")
 	})
+	s.handle("GET "+consentPath, s.consent)
 	if s.cfg.Metrics != nil {
 		s.handle("GET /metrics", s.cfg.Metrics.ServeHTTP)
 	}

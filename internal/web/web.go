@@ -137,6 +137,10 @@ type Config struct {
 	// OperatorKeyHash is HashSecret of the operator's key. Empty: nobody is the operator.
 	OperatorKeyHash string
 
+	// CrowdKey signs the tokens by which the operator consents to load tests: 32 random bytes that are kept. Empty: no tokens are made,
+	// and none is good.
+	CrowdKey []byte
+
 	// BaseURL is put before links, such as "https://voice.example.org", without a slash at its end. It may be empty: then the
 	// request's Host is taken, which whoever asks can choose, for themself.
 	BaseURL string

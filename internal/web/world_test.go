@@ -72,7 +72,7 @@ func newWorld(t fataler, dir string) *world {
 	}
 	handler, err := web.New(web.Config{
 		Store: w.store, House: w, Voices: &testVoices{}, Listeners: testListeners{}, Replays: testReplays{w.archive}, Pacer: &testPacer{}, UI: testUI,
-		OperatorKeyHash: web.HashSecret(w.operator), Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), Registerer: reg,
+		OperatorKeyHash: web.HashSecret(w.operator), CrowdKey: []byte("thirty-two bytes of a test's key"), Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), Registerer: reg,
 		Ready: func() error { w.mu.Lock(); defer w.mu.Unlock(); return w.ready }, Log: log, Now: w.now,
 	})
 	if err != nil {
