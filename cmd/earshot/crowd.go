@@ -32,6 +32,7 @@ type crowdCmd struct {
 	Loss     float64       `default:"0" placeholder:"SHARE" help:"Share of the media packets that WebRTC listeners lose."`
 	RED      bool          `name:"red" help:"WebRTC listeners offer RED (RFC 2198)."`
 	NACK     bool          `name:"nack" help:"WebRTC listeners offer NACK (RFC 4585) and use it."`
+	Light    bool          `help:"WebRTC listeners outside the sample check numbers and times, and don't decrypt."`
 	Sample   int           `default:"0" help:"How many listeners' audio is decoded and compared with the programme. 0: one in 1000, at least 2; -1: none."`
 	Foreign  int           `default:"0" help:"How many ffmpeg processes listen beside them."`
 
@@ -71,7 +72,7 @@ func (c *crowdCmd) Run() error {
 	cfg := crowd.Config{
 		URL: c.URL, Rung: c.Rung, Packet: c.Packet, Cadence: c.Cadence, Listeners: c.Listeners, Arrive: c.Arrive, Hold: c.Hold,
 		Curve: c.Curve, Procs: c.Procs, Worker: []string{self, "crowd-worker"}, Patience: c.Patience, Leave: c.Leave, Return: c.Return,
-		Slow: c.Slow, Loss: c.Loss, RED: c.RED, NACK: c.NACK, Sample: c.Sample, Foreign: c.Foreign, Token: c.Token, CA: c.CA,
+		Slow: c.Slow, Loss: c.Loss, RED: c.RED, NACK: c.NACK, Light: c.Light, Sample: c.Sample, Foreign: c.Foreign, Token: c.Token, CA: c.CA,
 		Insecure: c.Insecure, Seed: c.Seed,
 	}
 	if !c.Quiet {

@@ -51,6 +51,10 @@ type Config struct {
 	RED  bool `json:"red"`  // WebRTC listeners offer RED (RFC 2198)
 	NACK bool `json:"nack"` // WebRTC listeners offer NACK (RFC 4585), and use it
 
+	// Light spares decryption: WebRTC listeners outside the sample check sequence numbers and times, which SRTP leaves in clear, but not what
+	// the packets hold, nor that they are genuine.
+	Light bool `json:"light"`
+
 	Sample  int `json:"sample"`  // how many listeners' audio is decoded and compared; 0: 1 in 1000, but 2; -1: none
 	Foreign int `json:"foreign"` // ffmpeg processes that listen beside them
 

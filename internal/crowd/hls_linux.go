@@ -387,7 +387,7 @@ func (h *hlsClient) heard(body []byte) error {
 			return fmt.Errorf("%w: an empty piece of media", errMalformed)
 		}
 		l.piece(w.loop.now, int64(length), 0)
-		if !date.IsZero() && w.loop.now-l.heard > together {
+		if !date.IsZero() && w.loop.now-l.heard > burstTime {
 			age := w.loop.wall + w.loop.now - date.UnixNano()
 			w.tally.Delay.Add(age / 1000)
 			w.tally.Late.Add((age - int64(length)) / 1000)

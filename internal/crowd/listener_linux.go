@@ -13,6 +13,9 @@ import (
 // frame is 20 ms, in nanoseconds: what everything is numbered by.
 const frame = 20 * ms
 
+// burstTime is how long what comes at first is of before the listener came, and says nothing of delay.
+const burstTime = 30 * ms
+
 // client is how a listener listens: one rung's protocol.
 type client interface {
 	// dial begins. What goes wrong is told to the listener by fail or lose.
@@ -223,7 +226,7 @@ func (l *listener) media(first uint64, count int) {
 // delays measures how late the frames from first to before last came, at the instant at.
 func (l *listener) delays(at int64, first, last uint64) {
 	w := l.w
-	if !w.timed || l.slow || at-l.heard < together {
+	if !w.timed || l.slow || at-l.heard < burstTime {
 		return // what comes at first is of before the listener came
 	}
 	age := w.loop.wall + at - w.origin // of frame 0

@@ -29,7 +29,7 @@ const (
 	slowest = 0.88
 	fastest = 1.10
 	// together is how close two pieces are that count as one arrival.
-	together = 30 * ms
+	together = 10 * ms
 )
 
 // player models a listener's player: media comes in, sound goes out at its own pace, and when the sound has caught up with the media there

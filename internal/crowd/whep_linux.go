@@ -366,19 +366,23 @@ func (r *rtcClient) rtp(at int64, b []byte) {
 		w.tally.Malformed++
 		return
 	}
-	plain, err := r.keys.in.DecryptRTP(w.rtc.plain[:0], b, &w.rtc.header)
-	if err != nil {
-		w.tally.Malformed++
-		return
+	var payload []byte
+	light := w.cfg.Light && r.l.ear == nil
+	if !light {
+		plain, err := r.keys.in.DecryptRTP(w.rtc.plain[:0], b, &w.rtc.header)
+		if err != nil {
+			w.tally.Malformed++
+			return
+		}
+		payload = plain[h.Header:]
+		if b[0]&0x20 != 0 && len(payload) > 0 { // padding
+			payload = payload[:max(0, len(payload)-int(payload[len(payload)-1]))]
+		}
+		if len(payload) == 0 {
+			return
+		}
 	}
 	w.tally.Packets++
-	payload := plain[h.Header:]
-	if b[0]&0x20 != 0 && len(payload) > 0 { // padding
-		payload = payload[:max(0, len(payload)-int(payload[len(payload)-1]))]
-	}
-	if len(payload) == 0 {
-		return
-	}
 	s := &r.media
 	if !s.begun {
 		s.begun, s.ssrc, s.seq, s.first = true, h.SSRC, h.Seq-1, uint32(h.Seq)
@@ -399,7 +403,11 @@ func (r *rtcClient) rtp(at int64, b []byte) {
 	} else if back := uint(-ahead); back > 0 && back <= 64 {
 		s.holes &^= 1 << (back - 1)
 	}
-	if h.Type == r.answer.RED && r.answer.RED != 0 {
+	if light {
+		if ahead > 0 {
+			r.unread(at, h.Time, ahead)
+		}
+	} else if h.Type == r.answer.RED && r.answer.RED != 0 {
 		blocks, n, err := wire.ReadRED(payload)
 		if err != nil {
 			w.tally.Malformed++
@@ -429,22 +437,11 @@ func (r *rtcClient) frames(at int64, ts uint32, packet []byte, ahead int16) {
 		return
 	}
 	n := max(samples/960, 1)
-	near := l.endFrame
-	if !l.numbered {
-		if near = 1 << 30; w.timed {
-			near = uint64(max(0, w.loop.wall+at-w.origin) / frame)
-		}
-		if !w.timed {
-			r.media.base = ts - uint32(near*960)
-		}
-	}
-	ts -= r.media.base
-	time := int64(near*960) + int64(int32(ts-uint32(near*960)))
-	if time < 0 || w.timed && time%960 != 0 {
+	first, ok := r.number(at, ts)
+	if !ok {
 		w.tally.Malformed++
 		return
 	}
-	first := uint64(time) / 960
 	last := first + uint64(n)
 	if l.ear != nil {
 		l.ear.take(first, packet)
@@ -477,6 +474,57 @@ func (r *rtcClient) frames(at int64, ts uint32, packet []byte, ahead int16) {
 	l.piece(at, int64(gap+n)*frame, int64(gap)*frame)
 	l.player.reached(last)
 	l.delays(at, first, last)
+}
+
+// number is the frame of an RTP time: the one that is nearest to where the stream or, at first, the timeline is.
+func (r *rtcClient) number(at int64, ts uint32) (first uint64, ok bool) {
+	l, w := r.l, r.l.w
+	near := l.endFrame
+	if !l.numbered {
+		if w.timed {
+			near = uint64(max(0, w.loop.wall+at-w.origin) / frame)
+		} else {
+			near = 1 << 30
+			r.media.base = ts - uint32(near*960)
+		}
+	}
+	ts -= r.media.base
+	time := int64(near*960) + int64(int32(ts-uint32(near*960)))
+	return uint64(time) / 960, time >= 0 && (!w.timed || time%960 == 0)
+}
+
+// unread takes a packet that was not decrypted. How long it sounds is not known before the next comes: it is taken to be as long as
+// the one before, and put right then.
+func (r *rtcClient) unread(at int64, ts uint32, ahead int16) {
+	l, w, s := r.l, r.l.w, &r.media
+	first, ok := r.number(at, ts)
+	if !ok {
+		w.tally.Malformed++
+		return
+	}
+	n := max(int64(l.player.cadence)/20, 1)
+	length, lost := n, int64(0)
+	if l.numbered {
+		off := int64(first) - int64(l.endFrame)
+		if off > 500 || off < -500 {
+			w.tally.Skips++
+			off = 0
+		}
+		if ahead > 1 && off > 0 {
+			lost = off
+		} else if off != 0 && w.timed && l.player.next == 0 {
+			n = max(1, int64(l.player.cadence)/20+off)
+			l.player.cadence = int32(n * 20)
+		}
+		if length = off + n; length <= 0 {
+			return
+		}
+	}
+	s.shift(int(lost), int(n), &w.tally.LostFrames)
+	l.endFrame, l.numbered = first+uint64(n), true
+	l.piece(at, length*frame, lost*frame)
+	l.player.reached(l.endFrame)
+	l.delays(at, first, l.endFrame)
 }
 
 // shift moves the window of missing frames on by gap that are missing and n that are there.

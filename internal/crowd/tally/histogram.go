@@ -89,7 +89,7 @@ func (h *Histogram) Quantile(q float64) int64 {
 	want := max(uint64(q*float64(h.total)+0.999999), 1)
 	var seen uint64
 	for i, n := range h.counts {
-		if seen += uint64(n); seen >= want {
+		if seen += uint64(n); seen >= want && i < buckets-1 { // the last holds all that is longer
 			return min(upper(i), h.max)
 		}
 	}
