@@ -172,9 +172,9 @@ func (c *conn) read(limit int) {
 	// All of the ciphertext is given to crypto/tls at once; it keeps what is not a whole record.
 	c.wire.in = c.loop.buf[:n]
 	for !c.closed {
-		n, err := c.tls.Read(c.loop.plain())
+		n, err := c.tls.Read(c.loop.plain)
 		if n > 0 {
-			c.take(c.loop.plain()[:n])
+			c.take(c.loop.plain[:n])
 			continue
 		}
 		if errors.Is(err, errAgain) {
@@ -231,14 +231,6 @@ func (l *loop) give(b []byte) {
 	if cap(b) <= 64<<10 && len(l.spare) < 256 {
 		l.spare = append(l.spare, b[:0])
 	}
-}
-
-// plain is where plaintext goes: a record has 16 KB at most.
-func (l *loop) plain() []byte {
-	if len(l.buf) == readSize {
-		l.buf = append(l.buf, make([]byte, 17<<10)...)[:readSize]
-	}
-	return l.buf[readSize : readSize+16<<10+1]
 }
 
 // send writes a request. What the socket does not take waits.
@@ -334,9 +326,9 @@ func (c *conn) handshake() {
 
 func (c *conn) drain() {
 	for !c.closed {
-		n, err := c.tls.Read(c.loop.plain())
+		n, err := c.tls.Read(c.loop.plain)
 		if n > 0 {
-			c.take(c.loop.plain()[:n])
+			c.take(c.loop.plain[:n])
 			continue
 		}
 		if err != nil && !errors.Is(err, errAgain) {

@@ -28,6 +28,10 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
+	due, err := arrivals(cfg.Curve, cfg.Listeners, cfg.Arrive, rand.New(rand.NewPCG(cfg.Seed, 0)))
+	if err != nil {
+		return nil, err
+	}
 	t, err := reach(ctx, &cfg)
 	if err != nil {
 		return nil, err
@@ -38,10 +42,6 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	if err := t.event(ctx, client); err != nil {
-		return nil, err
-	}
-	due, err := arrivals(cfg.Curve, cfg.Listeners, cfg.Arrive, rand.New(rand.NewPCG(cfg.Seed, 0)))
-	if err != nil {
 		return nil, err
 	}
 	if n := len(due); n > 0 {

@@ -145,8 +145,15 @@ func programme(ctx context.Context, t *target, c *http.Client, from, to uint64) 
 	var e ear
 	for s := from / 100; s*100 < to; s++ {
 		b, err := t.get(ctx, c, fmt.Sprintf("/e/%s/hls/seg/%d.m4s", t.Slug, s), "")
-		if err != nil {
-			continue // the open one, or one that lies too far back
+		if err != nil { // it lies too far back, or is open: then what is closed of it comes in parts
+			b = nil
+			for k := uint64(0); k < 5 && s*100+20*k < to; k++ {
+				p, err := t.get(ctx, c, fmt.Sprintf("/e/%s/hls/part/%d.%d.m4s", t.Slug, s, k), "")
+				if err != nil {
+					break
+				}
+				b = append(b, p...)
+			}
 		}
 		for r := wire.ReadChunks(b); ; {
 			chunk, ok, err := r.Next()

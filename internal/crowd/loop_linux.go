@@ -22,6 +22,7 @@ type loop struct {
 	wake    int // an eventfd, for what other goroutines hand in
 	pollees []pollee
 	buf     []byte // what is being read: of one connection, until its handler returns
+	plain   []byte // a TLS record's content
 	spare   [][]byte
 	timers  timers
 	alarm   int64  // when done has to be asked at the latest; 0: soon enough
@@ -49,7 +50,7 @@ func newLoop(base time.Time) (*loop, error) {
 		_ = unix.Close(epfd)
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	l := &loop{epfd: epfd, wake: wake, buf: make([]byte, readSize), base: base, wall: base.UnixNano()}
+	l := &loop{epfd: epfd, wake: wake, buf: make([]byte, readSize), plain: make([]byte, 16<<10), base: base, wall: base.UnixNano()}
 	if err := l.add(wake, unix.EPOLLIN, wakeUp{l}); err != nil {
 		l.close()
 		return nil, err

@@ -27,7 +27,7 @@ func NewView(w io.Writer, terminal bool, listeners int) *View {
 }
 
 // plainEvery is how many seconds lie between two lines where there is no terminal.
-const plainEvery = 5
+const plainEvery = 2
 
 // Show takes a second. It is what Config.Live wants.
 func (v *View) Show(r Row) {
