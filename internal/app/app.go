@@ -5,7 +5,8 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto/hmac"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -103,14 +104,9 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	a.house.stages, a.house.edges = cfg.is(RoleStage), a.cluster.Joined() && cfg.is(RoleEdge)
 	reg.MustRegister(&houseCollector{house: a.house})
 
-	crowdKey, err := a.cluster.Secret(ctx, "crowd-tokens", func() ([]byte, error) {
-		key := make([]byte, 32)
-		rand.Read(key) // never fails (crypto/rand)
-		return key, nil
-	})
-	if err != nil {
-		return nil, err
-	}
+	// Tokens for crowds are signed with a key that follows from the operator's: every node has it, and replacing the one ends the other.
+	crowdKey := hmac.New(sha256.New, []byte(a.operatorKey))
+	crowdKey.Write([]byte("earshot crowd tokens"))
 	handler, err := web.New(web.Config{
 		Store:           a.cluster,
 		House:           a.house,
@@ -121,7 +117,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		UI:              ui.FS(),
 		OperatorKeyHash: web.HashSecret(a.operatorKey),
 		BaseURL:         cfg.Public,
-		CrowdKey:        crowdKey,
+		CrowdKey:        crowdKey.Sum(nil),
 		Metrics:         promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Registerer:      reg,
 		Ready:           a.ready,
