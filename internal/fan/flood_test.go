@@ -38,10 +38,9 @@ func TestPathsWithoutEnd(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	names, pwd := h.credentials()
-	check := stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.NewUsername(names),
-		stun.RawAttribute{Type: stun.AttrPriority, Value: []byte{1, 2, 3, 4}}, stun.NewShortTermIntegrity(pwd), stun.Fingerprint).Raw
 	ask := func(conn *net.UDPConn) bool {
-		_, err := conn.Write(check)
+		_, err := conn.Write(stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.NewUsername(names),
+			stun.RawAttribute{Type: stun.AttrPriority, Value: []byte{1, 2, 3, 4}}, stun.NewShortTermIntegrity(pwd), stun.Fingerprint).Raw)
 		must(t, err)
 		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
 		_, err = conn.Read(make([]byte, 1500))

@@ -68,7 +68,7 @@ type Config struct {
 
 	Max           int // listeners at once, default 20,000; each takes about 3 KB
 	MaxPending    int // of these, not yet connected, default 1000: what a flood of offers can hold
-	MaxHandshakes int // of these, in the middle of DTLS's arithmetic, default 32; the others wait in line
+	MaxHandshakes int // of these, in the middle of DTLS, default 128, about 50 KB each; the others wait in line
 
 	Shards int           // goroutines that send, default one less than processors, at least one
 	Silent time.Duration // how long nothing authentic may come before a listener is given up, default 30 s (RFC 7675, 5.1)
@@ -91,7 +91,7 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.Max, 20_000)
 	set(&c.MaxPending, 1000)
-	set(&c.MaxHandshakes, 32)
+	set(&c.MaxHandshakes, 128)
 	set(&c.Shards, max(1, runtime.GOMAXPROCS(0)-1))
 	if c.Silent == 0 {
 		c.Silent = 30 * time.Second
@@ -130,8 +130,14 @@ type Engine struct {
 	closed   bool
 
 	shakeMu sync.Mutex
-	shaking int
+	shaking map[*shaker]struct{}
 	line    []*session
+}
+
+// shaker is a goroutine that does handshakes, one after the other.
+type shaker struct {
+	since  int64 // of the one that it does now
+	cancel context.CancelFunc
 }
 
 // channel is one event's programme, as long as somebody listens to it.
@@ -152,7 +158,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, id: id, begun: time.Now(), stop: make(chan struct{}),
 		sessions: make(map[string]*session), byUfrag: make(map[ufrag]*session), byPath: make(map[where]*session),
-		pending: make(map[*session]struct{}), channels: make(map[*timeline.Timeline]*channel),
+		pending: make(map[*session]struct{}), channels: make(map[*timeline.Timeline]*channel), shaking: make(map[*shaker]struct{}),
 	}
 	e.places = candidates{port: cfg.Port, advertise: cfg.Advertise}
 	e.pace.init()
@@ -383,6 +389,7 @@ func (e *Engine) keep() {
 		for _, s := range late {
 			e.drop(s, droppedHandshake)
 		}
+		e.hurry(now)
 		if took := now - measured; took >= int64(paceEvery) {
 			share := 0.0
 			for i, sh := range e.shards {
@@ -417,7 +424,12 @@ func (e *Engine) at(from where) *session {
 
 // checked takes an authentic check, and says whether its address is one of the session's.
 func (e *Engine) checked(s *session, c *check, from path) bool {
-	if from.tcp == nil && e.at(from.udp) != s {
+	known := from.tcp == nil && e.at(from.udp) == s
+	if s.seen(c.transaction(), from) && !known {
+		e.stats.inbound[inboundReplay].Add(1)
+		return false
+	}
+	if from.tcp == nil && !known {
 		e.mu.Lock()
 		if e.sessions[s.id] != s {
 			e.mu.Unlock()
@@ -445,38 +457,60 @@ func (e *Engine) checked(s *session, c *check, from path) bool {
 // lineMost bounds those who wait for their handshake.
 func (e *Engine) lineMost() int { return 2 * e.cfg.MaxPending }
 
+// hurry ends the handshakes that take long while others wait in line: half-open ones must keep nobody out.
+func (e *Engine) hurry(now int64) {
+	e.shakeMu.Lock()
+	defer e.shakeMu.Unlock()
+	if len(e.line) == 0 {
+		return
+	}
+	for k := range e.shaking {
+		if k.cancel != nil && now-k.since > int64(unreached) {
+			k.cancel()
+			k.cancel = nil
+		}
+	}
+}
+
 // queue lets a session shake hands, at once or when others are done.
 func (e *Engine) queue(s *session) {
 	e.shakeMu.Lock()
-	if e.shaking >= e.cfg.MaxHandshakes {
-		full := len(e.line) >= e.lineMost()
-		if !full {
-			e.line = append(e.line, s)
-		}
+	if len(e.shaking) < e.cfg.MaxHandshakes {
+		k := &shaker{}
+		e.shaking[k] = struct{}{}
 		e.shakeMu.Unlock()
-		if full {
-			e.stats.inbound[inboundLine].Add(1)
-			s.mu.Lock()
-			if s.life == inLine {
-				s.life, s.shaking = waiting, nil // the client says hello again
-			}
-			s.mu.Unlock()
-		}
+		e.alive.Add(1) // the goroutine's own, for as long as it runs
+		go e.shake(k, s)
 		return
 	}
-	e.shaking++
+	full := len(e.line) >= e.lineMost()
+	if !full {
+		e.line = append(e.line, s)
+	}
 	e.shakeMu.Unlock()
-	e.alive.Add(1) // the goroutine's own, for as long as it runs
-	go e.shake(s)
+	if full {
+		e.stats.inbound[inboundLine].Add(1)
+		s.mu.Lock()
+		if s.life == inLine {
+			s.life, s.shaking = waiting, nil // the client says hello again
+		}
+		s.mu.Unlock()
+	}
 }
 
-// shake does handshakes: the given session's, then those that wait in line.
-func (e *Engine) shake(s *session) {
+// shake does the given session's handshake, then those that wait in line.
+func (e *Engine) shake(k *shaker, s *session) {
 	defer e.alive.Done()
 	for s != nil {
-		e.shakeOne(s)
+		left := handshake - time.Duration(e.now()-s.since)
+		ctx, cancel := context.WithTimeout(e.ctx, left)
 		e.shakeMu.Lock()
-		s = nil
+		k.since, k.cancel = e.now(), cancel
+		e.shakeMu.Unlock()
+		e.shakeOne(ctx, cancel, s)
+		cancel()
+		e.shakeMu.Lock()
+		s, k.cancel = nil, nil
 		if len(e.line) > 0 {
 			s = e.line[0]
 			e.line[0] = nil
@@ -484,16 +518,13 @@ func (e *Engine) shake(s *session) {
 				e.line = nil
 			}
 		} else {
-			e.shaking--
+			delete(e.shaking, k)
 		}
 		e.shakeMu.Unlock()
 	}
 }
 
-func (e *Engine) shakeOne(s *session) {
-	left := handshake - time.Duration(e.now()-s.since)
-	ctx, cancel := context.WithTimeout(e.ctx, left)
-	defer cancel()
+func (e *Engine) shakeOne(ctx context.Context, cancel context.CancelFunc, s *session) {
 	s.mu.Lock()
 	if s.life != inLine {
 		s.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,6 +103,8 @@ func dialLight(ctx context.Context, offer string, post func(offer []byte) (strin
 		id: id, heard: heard, hellos: make(chan []byte, 64), checks: make(chan []byte, 8), ended: make(chan struct{}),
 		names: sdpValue(string(answer), "ice-ufrag") + ":" + sdpValue(offer, "ice-ufrag"), pwd: sdpValue(string(answer), "ice-pwd"),
 	}
+	ssrc, _ := strconv.ParseUint(strings.Fields(sdpValue(string(answer), "ssrc"))[0], 10, 32)
+	l.ssrc = uint32(ssrc)
 	f := strings.Fields(sdpValue(string(answer), "candidate"))
 	to, err := netip.ParseAddrPort(net.JoinHostPort(f[4], f[5]))
 	if err != nil {
@@ -164,6 +167,8 @@ func (l *light) connect(ctx context.Context, old bool) error {
 	if err != nil {
 		return err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = l.conn.Close() }) // lightConn knows no deadlines
+	defer stop()
 	if err := l.dtls.HandshakeContext(ctx); err != nil {
 		return err
 	}

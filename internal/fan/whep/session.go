@@ -35,15 +35,34 @@ const (
 
 // session is one listener. Its memory is what one more listener costs: no goroutine, no buffer, one cipher.
 type session struct {
+	// What each packet needs, side by side: sessions are cold when their turn comes. Owned by the shard, keys apart, which do not change.
+	base    uint64 // index of packet n of the lane is base+n
+	keys    *keyring
+	dest    path
+	lanePos int
+	ssrc    uint32 // fixed
+	octets  uint32
+	opus    uint8 // fixed, as red: payload types; red 0: none
+	red     uint8
+	sent    bool // something, since it was last looked after
+
+	// Owned by the shard.
+	feed      *feed
+	lane      *lane
+	allPos    int
+	start     uint64 // the first index
+	laneStart uint64 // the first on this lane
+	ear       *observatory.Listener
+	repeated  int64
+	reportAt  int64
+	reports   uint32
+
 	// Fixed.
 	in    *Engine
 	ch    *channel
 	id    string
 	pwd   password
 	ufrag ufrag
-	ssrc  uint32
-	opus  uint8 // payload types; red 0: none
-	red   uint8
 	nack  bool
 	wish  int // frames in a packet, at the least
 	since int64
@@ -62,28 +81,32 @@ type session struct {
 	cancel    context.CancelFunc
 	hash      crypto.Hash // of the certificate that the offer named
 	print     []byte
-	keys      *keyring
 	records   *recordKeys // next is the shard's
 	flight    []byte      // our last one, for a client that did not get it
 	flights   uint8       // how often it was sent again
 	window    window
 	allowance int64 // of RTCP, see spend
 
-	// Owned by the shard.
-	feed      *feed
-	lane      *lane
-	lanePos   int
-	allPos    int
-	base      uint64 // index of packet n of the lane is base+n
-	start     uint64 // the first index
-	laneStart uint64 // the first on this lane
-	dest      path
-	ear       *observatory.Listener
-	repeated  int64
-	reportAt  int64
-	octets    uint32
-	reports   uint32
-	sent      bool // something, since it was last looked after
+	checks  [checksKept]uint32 // the beginnings of the latest checks' transactions
+	checkAt uint8
+}
+
+// checksKept is how many checks are remembered: those of some twenty seconds.
+const checksKept = 8
+
+// seen says whether a check came before, other than from where the session is. Checks have no other protection against somebody who
+// listens on the way and sends them again, so that the audio goes to them, or to a third who never asked for it.
+func (s *session) seen(transaction uint32, from path) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.checks {
+		if t == transaction {
+			return from != s.to
+		}
+	}
+	s.checks[s.checkAt] = transaction
+	s.checkAt = (s.checkAt + 1) % checksKept
+	return false
 }
 
 // RTCP is paid for like retransmissions: so many packets at once, and one more each tenth of a second.

@@ -17,7 +17,7 @@ import (
 const (
 	slot      = 5 * time.Millisecond // of which a frame has four
 	slots     = int(event.FrameDuration / slot)
-	slotLeast = 128                    // so many are sent at once anyhow: half a millisecond
+	slotLeast = 256                    // so many are sent at once anyhow: a millisecond
 	tick      = 100 * time.Millisecond // in each a tenth of the sessions is looked after
 	ticks     = 10                     // so each once in a second
 
@@ -62,6 +62,7 @@ type shard struct {
 	all    []*session
 	sweep  int   // where in all the tick goes on
 	ticked int64 // when it last did
+	bytes  uint64
 	out    *outbox
 	iv     [saltSize]byte
 	small  [packetMax]byte // for those over TCP
@@ -149,6 +150,8 @@ func (sh *shard) work(now int64) (next int64) {
 		}
 	}
 	sh.out.flush()
+	sh.in.stats.bytes.Add(sh.bytes)
+	sh.bytes = 0
 	return next
 }
 
@@ -222,7 +225,7 @@ func (sh *shard) join(s *session, to path, now int64) {
 	// A first number below 2^15 makes sure that a lost first packet cannot be taken for one of the next roll-over (RFC 3711, 3.3.1). The
 	// newest packet is sent at once, unless it is old, or nobody was there to collect what follows it.
 	s.start = uint64(s.ssrc & 0x7fff)
-	if l.made > 0 && l.follows(f.next) && now-l.since < int64(l.frames)*int64(event.FrameDuration) {
+	if l.made > 0 && (l.cursor < s.lanePos || l.follows(f.next) && now-l.since < int64(l.frames)*int64(event.FrameDuration)) {
 		s.base = s.start - (l.made - 1)
 	} else {
 		s.base = s.start - l.made
@@ -412,7 +415,7 @@ func (sh *shard) send(f *feed, l *lane, s *session) {
 	if size := sh.seal(f, l, s, l.made-1); size > 0 {
 		s.octets += uint32(size)
 		s.sent = true
-		sh.in.stats.bytes.Add(uint64(size + rtpHeader))
+		sh.bytes += uint64(size + rtpHeader)
 	}
 }
 

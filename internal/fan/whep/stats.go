@@ -33,6 +33,7 @@ const (
 	inboundGone            // a retransmission of what is no longer kept
 	inboundUnwanted        // media, from who only listens
 	inboundPaths           // a check from one address too many
+	inboundReplay          // a check that was seen before, from another address
 	inboundLine            // a hello while too many wait for their handshake
 	nInbound
 )
@@ -40,7 +41,7 @@ const (
 var (
 	droppedNames = [nDropped]string{"protocol", "no_handshake", "lost", "queue", "unreachable", "certificate"}
 	refusedNames = [nRefused]string{"full", "stopping", "offer"}
-	inboundNames = [nInbound]string{"forged", "garbled", "strange", "flood", "gone", "unwanted", "paths", "line"}
+	inboundNames = [nInbound]string{"forged", "garbled", "strange", "flood", "gone", "unwanted", "paths", "replay", "line"}
 )
 
 // latenesses are the upper bounds of the classes in which lateness is counted.

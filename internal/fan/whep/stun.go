@@ -115,6 +115,9 @@ func readCheck(b []byte) (check, stray) {
 	return c, keep
 }
 
+// transaction is the beginning of the transaction's number, which is random.
+func (c *check) transaction() uint32 { return binary.BigEndian.Uint32(c.raw[8:]) }
+
 // hmacSHA1 computes HMACs (RFC 2104) of short keys in memory of its own.
 type hmacSHA1 struct {
 	inner, outer hash.Hash

@@ -24,6 +24,7 @@ const (
 	tcpMax     = 4096      // open at once
 	tcpPerHost = 256       // open at once from one address: an office behind one
 	tcpQueue   = 256 << 10 // bytes queued for a speaker that is slow; what comes after is dropped, as UDP would
+	tcpWrite   = 64 << 10  // bytes in the kernel for a listener: two seconds; more would be heard too late anyway
 	tcpHandles = 64        // speakers' connections that the library has not taken yet
 )
 
@@ -150,6 +151,7 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 	if err != nil {
 		return
 	}
+	_ = conn.SetWriteBuffer(tcpWrite)
 	var (
 		t    = newStream(conn, raw)
 		from = path{tcp: t}
