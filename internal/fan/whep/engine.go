@@ -423,9 +423,9 @@ func (e *Engine) at(from where) *session {
 }
 
 // checked takes an authentic check, and says whether its address is one of the session's.
-func (e *Engine) checked(s *session, c *check, from path) bool {
+func (e *Engine) checked(s *session, transaction uint32, nominates bool, from path) bool {
 	known := from.tcp == nil && e.at(from.udp) == s
-	if s.seen(c.transaction(), from) && !known {
+	if s.seen(transaction, from) && !known {
 		e.stats.inbound[inboundReplay].Add(1)
 		return false
 	}
@@ -450,7 +450,7 @@ func (e *Engine) checked(s *session, c *check, from path) bool {
 	}
 	s.heard.Store(e.now())
 	s.reached.Store(true)
-	s.nominate(from, c.nominates)
+	s.nominate(from, nominates)
 	return true
 }
 

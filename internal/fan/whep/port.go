@@ -222,7 +222,7 @@ func (r *receiver) take(e *Engine, b []byte, from where) {
 			why = forgedST
 			break
 		}
-		if c.request && e.checked(s, &c, path{udp: from}) {
+		if c.request && e.checked(s, c.transaction(), c.nominates, path{udp: from}) {
 			r.out.put(c.answer(r.out.next(), r.mac, s.pwd[:], from), from)
 		}
 	case b[0] >= 20 && b[0] <= 63 && len(b) >= recordHeader, b[0] >= 128 && b[0] <= 191 && len(b) >= 8:

@@ -179,7 +179,7 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 				return
 			}
 			s = owner
-			if ck.request && e.checked(s, &ck, from) {
+			if ck.request && e.checked(s, ck.transaction(), ck.nominates, from) {
 				if k := ck.answer(out[:], mac, s.pwd[:], whereOf(at)); k > 0 {
 					e.overTCP(t, out[:k])
 				}
