@@ -205,7 +205,6 @@ func (h *hlsClient) got(k *hlsLink, head wire.Head, body []byte) {
 		err = h.heard(body)
 	}
 	if err != nil {
-		w.tally.Malformed++
 		h.l.lose(reasonOf(err), false)
 	}
 }
@@ -390,7 +389,7 @@ func (h *hlsClient) heard(body []byte) error {
 		if !date.IsZero() && w.loop.now-l.heard > burstTime {
 			age := w.loop.wall + w.loop.now - date.UnixNano()
 			w.tally.Delay.Add(age / 1000)
-			w.tally.Late.Add((age - int64(length)) / 1000)
+			w.tally.Late.Add((age - int64(length) + frame) / 1000)
 		}
 	}
 	h.next()

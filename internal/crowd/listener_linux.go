@@ -119,8 +119,11 @@ func (l *listener) fail(reason string) {
 		return
 	}
 	l.w.tally.Fail(reason)
-	if reason == "descriptors" {
+	switch reason {
+	case "descriptors":
 		l.w.starved = true
+	case "malformed":
+		l.w.tally.Malformed++
 	}
 	l.goAway()
 }
@@ -137,6 +140,9 @@ func (l *listener) lose(reason string, ended bool) {
 	}
 	l.settle()
 	l.w.tally.Lose(reason)
+	if reason == "malformed" {
+		l.w.tally.Malformed++
+	}
 	if !ended {
 		l.gap()
 	}
@@ -263,12 +269,6 @@ func (l *listener) piece(at, length, lost int64) {
 	}
 }
 
-// malformed counts what could not be read and ends the listener.
-func (l *listener) malformed() {
-	l.w.tally.Malformed++
-	l.lose("malformed", false)
-}
-
 // reasonOf puts an error into one word.
 func reasonOf(err error) string {
 	var tlsErr *tlsError
@@ -280,6 +280,8 @@ func reasonOf(err error) string {
 		return "tls"
 	case errors.Is(err, errRedirect):
 		return "redirect"
+	case errors.Is(err, errForeign), errors.Is(err, errElsewhere):
+		return "elsewhere"
 	case errors.Is(err, io.EOF):
 		return "closed"
 	case errors.Is(err, unix.ECONNREFUSED):

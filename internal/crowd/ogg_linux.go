@@ -101,6 +101,9 @@ func (o *oggUnits) opus(l *listener, p *wire.Page, first bool) error {
 	}
 	before := o.granule
 	o.granule = p.Granule
+	if l.ear != nil && p.Granule >= samples+o.skip {
+		o.listen(l.ear, p, (p.Granule-samples-o.skip)/960)
+	}
 	if !l.w.timed { // not a timeline of ours
 		lost := int64(0)
 		if !first && p.Granule > before+samples {
@@ -117,18 +120,19 @@ func (o *oggUnits) opus(l *listener, p *wire.Page, first bool) error {
 		return fmt.Errorf("%w: a page of %d samples that ends at %d", errMalformed, samples, p.Granule)
 	}
 	number := (p.Granule - o.skip - samples) / 960
-	if l.ear != nil {
-		f := number
-		for i, at := 0, 0; i < len(p.Lacing); {
-			packet, next, end, whole := p.Packet(i, at)
-			if !whole {
-				break
-			}
-			l.ear.take(f, packet)
-			f += uint64(wire.OpusSamples(packet) / 960)
-			i, at = next, end
-		}
-	}
 	l.media(number, int(samples/960))
 	return nil
+}
+
+// listen gives an ear the packets of a page.
+func (o *oggUnits) listen(e *ear, p *wire.Page, number uint64) {
+	for i, at := 0, 0; i < len(p.Lacing); {
+		packet, next, end, whole := p.Packet(i, at)
+		if !whole {
+			return
+		}
+		e.take(number, packet)
+		number += uint64(wire.OpusSamples(packet) / 960)
+		i, at = next, end
+	}
 }

@@ -145,7 +145,7 @@ func (l *listener) chunks(b []byte) error {
 		if !ok {
 			break
 		}
-		if c.Start%960 != 0 || c.Duration != uint64(c.Count)*960 || c.Start/960 < next {
+		if c.Start%960 != 0 || c.Duration != uint64(c.Count)*960 {
 			return fmt.Errorf("%w: a chunk of %d frames at time %d", errMalformed, c.Count, c.Start)
 		}
 		number := c.Start / 960

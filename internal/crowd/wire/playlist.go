@@ -100,7 +100,11 @@ func ReadPlaylist(b []byte) (*Playlist, error) {
 		case tag == "#EXT-X-MAP":
 			p.Map = attribute(value, "URI")
 		case tag == "#EXT-X-PROGRAM-DATE-TIME":
-			if at, perr := time.Parse(time.RFC3339Nano, value); perr == nil {
+			at, perr := time.Parse(time.RFC3339Nano, value)
+			if perr != nil { // as ffmpeg writes it
+				at, perr = time.Parse("2006-01-02T15:04:05.999999999-0700", value)
+			}
+			if perr == nil {
 				s.Date = at
 			}
 		case tag == "#EXT-X-PART":
