@@ -52,22 +52,14 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, fmt.Errorf("%d listeners need %d processes, and no command is known that starts one", cfg.Listeners, procs)
 	}
 	jobs := make([]job, procs)
-	// Workers must have started when the run begins.
-	start := time.Now().Add(50*time.Millisecond + time.Duration(procs-1)*100*time.Millisecond)
 	for i := range jobs {
-		jobs[i] = job{Config: cfg, Target: *t, First: i, Step: procs, Start: start}
+		jobs[i] = job{Config: cfg, Target: *t, First: i, Step: procs}
 		for k := i; k < len(due); k += procs {
 			jobs[i].Due = append(jobs[i].Due, int64(due[k]))
 		}
 	}
-	c := newCollector(&cfg, t, procs, start)
-	var others sync.WaitGroup
-	if cfg.Foreign > 0 {
-		others.Go(func() { c.foreign = listenToo(ctx, &cfg, t) })
-	}
-	err = c.listen(ctx, jobs)
-	others.Wait()
-	if err != nil {
+	c := &collector{cfg: &cfg, target: t, procs: procs}
+	if err := c.listen(ctx, jobs); err != nil {
 		return nil, err
 	}
 	return c.report(), nil
@@ -89,17 +81,17 @@ func descriptors(rung string) int {
 
 // collector adds up what workers report.
 type collector struct {
-	cfg    *Config
-	target *target
-	procs  int
-	start  time.Time
-
-	mu    sync.Mutex
-	rows  []pending // of each second, as far as it is known
-	done  []Row
-	notes []string
-
+	cfg     *Config
+	target  *target
+	procs   int
+	start   time.Time
+	machine machine
+	live    chan Row
 	foreign []Foreign
+
+	mu   sync.Mutex
+	rows []pending // of each second, as far as it is known
+	done []Row
 }
 
 // pending is a second that not all workers have reported.
@@ -108,54 +100,76 @@ type pending struct {
 	from int
 }
 
-func newCollector(cfg *Config, t *target, procs int, start time.Time) *collector {
-	return &collector{cfg: cfg, target: t, procs: procs, start: start}
-}
+// startsIn is what lies between the last worker's being ready and the start.
+const startsIn = 30 * time.Millisecond
 
 // add takes row number n of one worker.
 func (c *collector) add(n int, r *Row) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for len(c.rows) <= n {
 		c.rows = append(c.rows, pending{})
 	}
 	p := &c.rows[n]
 	p.row.merge(r)
 	p.from++
-	var ready []Row
 	for len(c.done) < len(c.rows) && c.rows[len(c.done)].from == c.procs {
 		row := c.rows[len(c.done)].row
 		c.done = append(c.done, row)
-		ready = append(ready, row)
-	}
-	c.mu.Unlock()
-	if c.cfg.Live != nil {
-		for _, r := range ready {
-			c.cfg.Live(r)
+		if c.live != nil {
+			select {
+			case c.live <- row:
+			default: // a terminal that is slower than a second; the report has it all
+			}
 		}
 	}
 }
 
-// listen runs the jobs: here if there is one, else each in a process of its own.
+// listen runs the jobs, here if there is one, else each in a process of its own, and beside them what else shall listen.
 func (c *collector) listen(ctx context.Context, jobs []job) error {
-	if len(jobs) == 1 {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	if c.cfg.Live != nil {
+		c.live = make(chan Row, 16)
+		defer close(c.live)
+		beside.Go(func() { // of its own, because a loop must not wait for a terminal
+			for r := range c.live {
+				c.cfg.Live(r)
+			}
+		})
+	}
+	begins := func() time.Time {
+		c.start = time.Now().Add(startsIn)
+		if c.cfg.Foreign > 0 {
+			beside.Go(func() { c.foreign = listenToo(ctx, c.cfg, c.target) })
+		}
+		c.machine.begin(c.start.Add(c.cfg.Arrive))
+		return c.start
+	}
+	rows := func() func(Row) {
 		n := 0
-		return work(ctx, jobs[0], func(r Row) {
+		return func(r Row) {
+			c.machine.tick(time.Now())
 			c.add(n, &r)
 			n++
-		})
+		}
 	}
-	var wg sync.WaitGroup
+	if len(jobs) == 1 {
+		return work(ctx, jobs[0], func() (time.Time, error) { return begins(), nil }, rows())
+	}
+	var workers, ready sync.WaitGroup
+	start := make(chan time.Time, len(jobs))
 	errs := make([]error, len(jobs))
+	ready.Add(len(jobs))
 	for i := range jobs {
-		wg.Go(func() {
-			n := 0
-			errs[i] = spawn(ctx, c.cfg.Worker, jobs[i], func(r Row) {
-				c.add(n, &r)
-				n++
-			})
-		})
+		workers.Go(func() { errs[i] = spawn(ctx, c.cfg.Worker, jobs[i], ready.Done, start, rows()) })
 	}
-	wg.Wait()
+	ready.Wait()
+	at := begins()
+	for range jobs {
+		start <- at
+	}
+	workers.Wait()
 	for i, err := range errs {
 		if err != nil {
 			return fmt.Errorf("worker %d of %d: %w", i+1, len(jobs), err)

@@ -192,10 +192,12 @@ func TestWhatServersDoWrong(t *testing.T) {
 			return r.Joined == 3 && r.LostFrames == 0 && r.Skips == 0 && r.Malformed == 0 && len(r.Lost) == 0 && r.Audio.Seconds > 0 &&
 				r.Audio.Differ == 0 && r.Audio.Worst > .999
 		}},
-		"full": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "full", 503) }, func(r *crowd.Report) bool {
+		"full": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "full", http.StatusServiceUnavailable) }, func(r *crowd.Report) bool {
 			return r.Joined == 0 && r.Failed["status_503"] == 3 && !r.OK()
 		}},
-		"redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", 302) }, func(r *crowd.Report) bool {
+		"redirects": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound)
+		}, func(r *crowd.Report) bool {
 			return r.Joined == 0 && r.Failed["redirect"] == 3
 		}},
 		"says nothing": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(r *crowd.Report) bool {

@@ -117,8 +117,8 @@ func draw(title string, rows []Row, curves []curve) string {
 	fmt.Fprintf(&b, `<svg viewBox="0 0 %g %g" role="img" aria-label="%s"><text class="title" x="0" y="14">%[3]s</text>`,
 		width, height, template.HTMLEscapeString(title))
 	for v := 0.0; v <= most+step/2; v += step {
-		fmt.Fprintf(&b, `<line class="grid" x1="%g" x2="%g" y1="%.1f" y2="%[3].1f"/><text class="y" x="%g" y="%.1f">%s</text>`,
-			left, width-8, y(v), left-6, y(v)+4, number(v))
+		fmt.Fprintf(&b, `<line class="grid" x1="%g" x2="%g" y1="%.1f" y2="%.1f"/><text class="y" x="%g" y="%.1f">%s</text>`,
+			left, width-8, y(v), y(v), left-6, y(v)+4, number(v))
 	}
 	for s, by := 0.0, tick(end); s <= end; s += by {
 		fmt.Fprintf(&b, `<text class="x" x="%.1f" y="%g">%s s</text>`, x(s), height-6, number(s))

@@ -40,7 +40,7 @@ type loop struct {
 	turn func(busy time.Duration) // told after each turn how long it took
 }
 
-func newLoop(base time.Time) (*loop, error) {
+func newLoop() (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make an epoll instance: %w", err)
@@ -50,12 +50,21 @@ func newLoop(base time.Time) (*loop, error) {
 		_ = unix.Close(epfd)
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	l := &loop{epfd: epfd, wake: wake, buf: make([]byte, readSize), plain: make([]byte, 16<<10), base: base, wall: base.UnixNano()}
+	l := &loop{epfd: epfd, wake: wake, buf: make([]byte, readSize), plain: make([]byte, 16<<10)}
+	l.begin(time.Now())
 	if err := l.add(wake, unix.EPOLLIN, wakeUp{l}); err != nil {
 		l.close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// begin sets the instant from which time is counted.
+func (l *loop) begin(at time.Time) {
+	now := time.Now() // at may come from another process, without this one's monotonic clock
+	l.base = now.Add(at.Sub(now))
+	l.wall = l.base.UnixNano()
+	l.clock()
 }
 
 type wakeUp struct{ l *loop }

@@ -10,21 +10,29 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 )
 
 // job is what one worker does: the listeners first, first+step and so on.
 type job struct {
-	Config Config    `json:"config"`
-	Target target    `json:"target"`
-	First  int       `json:"first"`
-	Step   int       `json:"step"`
-	Start  time.Time `json:"start"` // of the run, the same for all workers
-	Due    []int64   `json:"due"`   // when each of its listeners comes, ns from the start
+	Config Config  `json:"config"`
+	Target target  `json:"target"`
+	First  int     `json:"first"`
+	Step   int     `json:"step"`
+	Due    []int64 `json:"due"` // when each of its listeners comes, ns from the start
 }
 
-// spawn starts a process for a job and passes on the rows that it writes. Its standard input stays open as long as it shall run.
-func spawn(ctx context.Context, command []string, j job, rows func(Row)) error {
+// begin is what a worker waits for when it is ready: the run's beginning, the same for all.
+type begin struct {
+	Start time.Time `json:"start"`
+}
+
+// spawn starts a process for a job and passes on the rows that it writes. It calls ready when the process can begin, or cannot, and then
+// waits for the start. The process's standard input stays open as long as it shall run.
+func spawn(ctx context.Context, command []string, j job, ready func(), start <-chan time.Time, rows func(Row)) error {
+	once := sync.OnceFunc(ready)
+	defer once()
 	cmd := exec.Command(command[0], command[1:]...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -41,8 +49,16 @@ func spawn(ctx context.Context, command []string, j job, rows func(Row)) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = in.Close() })
 	defer stop()
-	err = json.NewEncoder(in).Encode(j)
+	tell := json.NewEncoder(in)
 	lines := json.NewDecoder(bufio.NewReaderSize(out, 64<<10))
+	var r Row
+	if err = tell.Encode(j); err == nil {
+		err = lines.Decode(&r) // empty: it is ready
+	}
+	once()
+	if err == nil {
+		err = tell.Encode(begin{<-start})
+	}
 	for err == nil {
 		var r Row
 		if err = lines.Decode(&r); err == nil {
@@ -66,17 +82,27 @@ func serveJob(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := lines.Decode(&j); err != nil {
 		return fmt.Errorf("read the job: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { // ends with the process, or when its standard input does
-		_, _ = io.Copy(io.Discard, in)
-		cancel()
-	}()
 	w := bufio.NewWriterSize(out, 64<<10)
 	enc := json.NewEncoder(w)
+	write := func(r *Row) error { return errors.Join(enc.Encode(r), w.Flush()) }
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var failed error
-	err := work(ctx, j, func(r Row) {
-		if err := errors.Join(enc.Encode(&r), w.Flush()); err != nil {
+	err := work(ctx, j, func() (time.Time, error) {
+		if err := write(&Row{}); err != nil {
+			return time.Time{}, err
+		}
+		var b begin
+		if err := lines.Decode(&b); err != nil {
+			return b.Start, fmt.Errorf("wait for the start: %w", err)
+		}
+		go func() { // ends with the process, or when its standard input does
+			_, _ = io.Copy(io.Discard, in)
+			cancel()
+		}()
+		return b.Start, nil
+	}, func(r Row) {
+		if err := write(&r); err != nil {
 			failed = err
 			cancel()
 		}

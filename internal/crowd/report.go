@@ -61,7 +61,25 @@ type Report struct {
 	BottleneckWhy []string `json:"bottleneck_why,omitempty"`
 	Notes         []string `json:"notes,omitempty"`
 
-	Rows []Row `json:"-"` // second by second
+	Series []Second `json:"series"`
+	Rows   []Row    `json:"-"` // the same with the distributions
+}
+
+// Second is one second of the run.
+type Second struct {
+	At         float64 `json:"at"` // its end, from the beginning
+	Hearing    int64   `json:"hearing"`
+	Due        int64   `json:"due"`
+	Joined     int64   `json:"joined"` // returns included
+	Failed     int64   `json:"failed"`
+	Lost       int64   `json:"lost"`
+	Gaps       int64   `json:"gaps"`
+	LostFrames int64   `json:"lost_frames"`
+	Bytes      int64   `json:"bytes"`
+	LateP50    float64 `json:"late_p50_ms"`
+	LateP99    float64 `json:"late_p99_ms"`
+	SoundP95   float64 `json:"first_audio_p95_ms"`
+	CPU        float64 `json:"crowd_cpu"` // processors
 }
 
 // Audio is what the sample found, who decode what they hear and compare it with the programme, fetched another way.
@@ -86,6 +104,7 @@ type Own struct {
 	Turn                 tally.Spread `json:"loop_turn_ms"` // what came meanwhile was read so much later at most
 	Tardy                tally.Spread `json:"tardy_ms"`     // dialled after it was due
 	Processors           int          `json:"processors"`
+	MachineIdle          float64      `json:"machine_idle"` // share of all processors' time, while all were there; -1: not known
 	ListenersAtTheirPeak int64        `json:"peak_listeners"`
 }
 
@@ -101,15 +120,17 @@ func (c *collector) report() *Report {
 	var t tally.Tally
 	r := &Report{
 		URL: c.cfg.URL, Rung: c.cfg.Rung, Packet: c.cfg.Packet, Cadence: c.cfg.Cadence, Began: c.start, Processes: c.procs, Seed: c.cfg.Seed,
-		Listeners: int64(c.cfg.Listeners), Rows: c.done, Notes: c.notes,
+		Listeners: int64(c.cfg.Listeners), Rows: c.done,
 	}
 	held := int64(0)
 	var heldCPU, heldListening float64
-	for _, row := range c.done {
+	for i := range c.done {
+		row := &c.done[i]
 		t.Merge(&row.Tally)
+		r.Series = append(r.Series, row.second())
 		r.Seconds = row.At
 		r.Own.CPUSeconds += float64(row.CPUUS) / 1e6
-		if row.Seconds > .5 {
+		if row.Seconds > .5 && !row.Ending {
 			r.Own.CPUShare = max(r.Own.CPUShare, float64(row.CPUUS)/1e6/row.Seconds)
 			r.Own.BusiestLoop = max(r.Own.BusiestLoop, float64(row.BusyUS)/1e6/row.Seconds)
 			if row.At-row.Seconds >= c.cfg.Arrive.Seconds() {
@@ -127,6 +148,11 @@ func (c *collector) report() *Report {
 	}
 	if held > 0 {
 		r.Own.RSSPerListenerKB = float64(r.Own.RSSKB-r.Own.BaseKB) / float64(held)
+	}
+	r.Own.MachineIdle = c.machine.idle()
+	if r.Own.MachineIdle >= 0 && r.Own.MachineIdle < .05 {
+		r.Notes = append(r.Notes, fmt.Sprintf("the machine was idle for %.0f %% of the time: server and crowd may both have waited for it",
+			100*r.Own.MachineIdle))
 	}
 	r.Own.Processors = runtime.GOMAXPROCS(0)
 	r.Own.Turn, r.Own.Tardy = t.Loop.Spread(), t.Tardy.Spread()

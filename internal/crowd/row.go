@@ -19,6 +19,7 @@ type Row struct {
 	RSSKB   int64       `json:"rss_kb"`  // resident memory of the crowd
 	BaseKB  int64       `json:"base_kb"` // of it, before there were listeners
 	Starved bool        `json:"starved,omitempty"`
+	Ending  bool        `json:"ending,omitempty"` // in it the crowd left and compared what it heard
 }
 
 // merge adds another process's row of the same second.
@@ -31,6 +32,18 @@ func (r *Row) merge(o *Row) {
 	r.RSSKB += o.RSSKB
 	r.BaseKB += o.BaseKB
 	r.Starved = r.Starved || o.Starved
+	r.Ending = r.Ending || o.Ending
+}
+
+// second sums a row up.
+func (r *Row) second() Second {
+	t := &r.Tally
+	ms := func(h *tally.Histogram, q float64) float64 { return float64(h.Quantile(q)) / 1000 }
+	return Second{
+		At: r.At, Hearing: r.Hearing, Due: t.Due, Joined: t.Joined + t.Rejoined, Failed: sum(t.Failed), Lost: sum(t.Lost), Gaps: t.Gaps,
+		LostFrames: t.LostFrames, Bytes: t.Bytes, LateP50: ms(&t.Late, .5), LateP99: ms(&t.Late, .99), SoundP95: ms(&t.Sound, .95),
+		CPU: float64(r.CPUUS) / 1e6 / max(r.Seconds, .001),
+	}
 }
 
 // resident is this process's memory in KB.

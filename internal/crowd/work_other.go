@@ -5,9 +5,10 @@ package crowd
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // work needs epoll, and packets' own addresses and times of arrival.
-func work(context.Context, job, func(Row)) error {
+func work(context.Context, job, func() (time.Time, error), func(Row)) error {
 	return errors.New("a crowd listens on Linux only")
 }

@@ -64,7 +64,7 @@ func newWorker(j job, rows func(Row)) (*worker, error) {
 	}
 	w.opening()
 	var err error
-	if w.loop, err = newLoop(j.Start); err != nil {
+	if w.loop, err = newLoop(); err != nil {
 		return nil, err
 	}
 	if w.cfg.Rung == WebRTC {
@@ -184,7 +184,6 @@ func (w *worker) sip(l *listener, c *conn, job uint8) {
 
 // run listens until the run is over, and gives what it saw in rows on the way.
 func (w *worker) run(ctx context.Context) error {
-	defer w.loop.close()
 	stop := context.AfterFunc(ctx, func() { w.loop.hand(func() {}) })
 	defer stop()
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &w.usage)
@@ -274,7 +273,7 @@ func (w *worker) row(now int64) {
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
 	spent := func(u *unix.Rusage) int64 { return (u.Utime.Nano() + u.Stime.Nano()) / 1000 }
 	w.rows(Row{
-		At: float64(now) / 1e9, Seconds: float64(now-w.begun) / 1e9, Hearing: int64(w.hearing), Tally: w.tally, Starved: w.starved,
+		At: float64(now) / 1e9, Seconds: float64(now-w.begun) / 1e9, Hearing: int64(w.hearing), Tally: w.tally, Starved: w.starved, Ending: w.ending,
 		CPUUS: spent(&u) - spent(&w.usage), BusyUS: w.busy.Microseconds(), RSSKB: resident(),
 		BaseKB: w.base,
 	})
@@ -282,11 +281,17 @@ func (w *worker) row(now int64) {
 	w.tally.Reset()
 }
 
-// work does a job in this process.
-func work(ctx context.Context, j job, rows func(Row)) error {
+// work does a job in this process: when it is ready it asks for the start, and then passes on a row a second.
+func work(ctx context.Context, j job, start func() (time.Time, error), rows func(Row)) error {
 	w, err := newWorker(j, rows)
 	if err != nil {
 		return err
 	}
+	defer w.loop.close()
+	at, err := start()
+	if err != nil {
+		return err
+	}
+	w.loop.begin(at)
 	return w.run(ctx)
 }

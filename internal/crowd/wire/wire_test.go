@@ -317,7 +317,7 @@ func TestRTP(t *testing.T) {
 	if wire.IsRTCP(b) || !wire.IsRTCP([]byte{0x80, 200}) {
 		t.Error("RTP and RTCP are not told apart")
 	}
-	blocks, n, err := wire.ReadRED([]byte{0x80 | 111, 960 >> 6, 960&0x3f<<2 | 0, 3, 111, 'a', 'b', 'c', 'd', 'e'})
+	blocks, n, err := wire.ReadRED([]byte{0x80 | 111, 960 >> 6, 960 & 0x3f << 2, 3, 111, 'a', 'b', 'c', 'd', 'e'})
 	if err != nil || n != 2 || blocks[0].Back != 960 || string(blocks[0].Payload) != "abc" || string(blocks[1].Payload) != "de" {
 		t.Fatalf("%+v, %d, %v", blocks, n, err)
 	}
@@ -399,7 +399,7 @@ func TestReadersAllocateNothing(t *testing.T) {
 	}
 	message := frame(wire.WSBinary, p.Media)
 	head := []byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: audio/mp4\r\nCache-Control: no-store\r\n\r\nhello")
-	red := []byte{0x80 | 111, 960 >> 6, 960&0x3f<<2 | 0, 3, 111, 'a', 'b', 'c', 'd', 'e'}
+	red := []byte{0x80 | 111, 960 >> 6, 960 & 0x3f << 2, 3, 111, 'a', 'b', 'c', 'd', 'e'}
 	rtp := make([]byte, 90)
 	rtp[0] = 0x80
 	for name, f := range map[string]func(){
