@@ -203,11 +203,10 @@ func (w *worker) run(ctx context.Context) error {
 		l := &w.crowd[i]
 		if l.state == hearing {
 			l.settle()
-		} else if l.state == dialing {
+		} else if l.state == dialing && !l.joined {
 			l.fail("unfinished")
-			continue
 		}
-		if l.state == hearing {
+		if l.state == hearing || l.state == dialing {
 			l.goAway()
 		}
 		l.state = over
