@@ -25,7 +25,11 @@ func (f *Fan) ServeOgg(w http.ResponseWriter, r *http.Request, src Source) error
 // closes. An error means that nothing was written.
 func (f *Fan) ServeCues(w http.ResponseWriter, r *http.Request, src Source) error {
 	return f.long(w, r, src, formCues, "text/event-stream", 0, func(r *room) []byte {
-		return appendCues([]byte("retry: 2000\n\n"), r.src.Timeline.Sticky())
+		b := appendCues([]byte("retry: 2000\n\n"), r.src.Timeline.Sticky())
+		for _, c := range r.ahead() {
+			b = appendEvent(b, c.Frame, c.Kind, c)
+		}
+		return b
 	})
 }
 

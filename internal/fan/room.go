@@ -44,21 +44,32 @@ type room struct {
 	hello   atomic.Pointer[greeting]
 	spoken  time.Time // when cues were last said; owned by run
 
-	mu   sync.Mutex
-	said []cadenceCue // for the event stream, with its next part
+	mu      sync.Mutex
+	said    []cadenceCue // for the event stream, with its next part
+	pending cadenceCue   // the latest of these
 }
 
 // announce puts a change of the packets' length on the event stream. It is called by the WebRTC engine.
 func (f *Fan) announce(src Source, ms int, from uint64) {
-	f.mu.Lock()
-	r := f.rooms[src.Timeline]
-	f.mu.Unlock()
-	if r == nil {
-		return // nobody follows this event's cues
+	r, err := f.room(src)
+	if err != nil {
+		return // the event is over
 	}
+	c := cadenceCue{Frame: src.Timeline.Head(), Kind: "cadence", Data: cadenceData{"whep", int64(ms), from}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.said = append(r.said, cadenceCue{Kind: "cadence", Data: cadenceData{"whep", int64(ms), from}})
+	r.said = append(r.said, c)
+	r.pending = c
+}
+
+// ahead gives the announcement that has not come into force, for those who open the event stream now: none, or one.
+func (r *room) ahead() []cadenceCue {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending.Data.From <= r.src.Timeline.Head() {
+		return nil
+	}
+	return []cadenceCue{r.pending}
 }
 
 // saying takes what is to be said beside a part's own cues.

@@ -57,6 +57,7 @@ func newStill(tb testing.TB, listeners int, secure bool) *still {
 		go func() { _, _ = io.Copy(io.Discard, client) }() // what TLS would do with it is not measured
 		a.ear = e.enter(a.join)
 		must(tb, a.conn.detach())
+		a.conn.handOver()
 		sh.put(a)
 	}
 	sh.look(time.Now())
@@ -122,6 +123,13 @@ func BenchmarkVisit(b *testing.B) {
 	}
 }
 
+func TestMeminfo(t *testing.T) {
+	total, left := meminfo([]byte("MemTotal:       24000000 kB\nMemFree:          100 kB\nMemAvailable:   12000000 kB\n"))
+	if total != 24_000_000 || left != 12_000_000 {
+		t.Errorf("%d %d", total, left)
+	}
+}
+
 func selfSigned(tb testing.TB) *tls.Config {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -139,5 +147,69 @@ func must(tb testing.TB, err error) {
 	tb.Helper()
 	if err != nil {
 		tb.Fatal(err)
+	}
+}
+
+// A connection that was taken over is counted once: as a place, no longer by its listener.
+func TestTakenOverIsCountedOnce(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		s := newStill(t, 3, secure)
+		e := s.sh.engine
+		for id := range uint32(3) {
+			l := s.sh.listener(id)
+			if l.conn != nil && l.conn.in.open.Load() != 0 {
+				t.Errorf("secure %v: %d connections are still counted as open", secure, l.conn.in.open.Load())
+			}
+		}
+		if e.Listeners() != 3 {
+			t.Errorf("%d places", e.Listeners())
+		}
+	}
+}
+
+// Somebody who was on the way to the shard when a change was announced is told of it, and an announcement that is taken back is too.
+func TestToldOnTheWay(t *testing.T) {
+	s := newStill(t, 1, false)
+	announce := func(c Cadence, _, _ uint64) []byte { return []byte{'0' + byte(c)} }
+	s.stream.cfg.Announce = announce
+	s.sweep()
+	first := s.sh.listener(0)
+	s.stream.propose(1, verdict{to: Cadence1000, slower: true, lead: 20 * time.Second})
+	s.sweep()
+	if first.told != Cadence1000 || first.cadence != Cadence200 {
+		t.Errorf("told %v, has %v", first.told.Duration(), first.cadence.Duration())
+	}
+	// One with the old cadence arrives now.
+	late := &listener{wish: Cadence200, cadence: Cadence200, told: Cadence200}
+	if n := late.note(s.sh.groups[0].plan); string(n) != "2" {
+		t.Errorf("on its way it is told %q", n)
+	}
+	s.stream.propose(2, verdict{to: Cadence200, lead: 2 * time.Second})
+	s.sweep()
+	if first.told != Cadence200 {
+		t.Errorf("not told that it is off: %v", first.told.Duration())
+	}
+}
+
+// A slow reader over TLS is owed no more than a run of chunks, however far it lags.
+func TestPendingIsBounded(t *testing.T) {
+	s := newStill(t, 1, true)
+	l := s.sh.listener(0)
+	s.part = make([]byte, 4000)
+	most := 0
+	for range 400 { // nobody reads fast enough for this
+		for range 40 {
+			s.stream.add(s.frame, s.part)
+			s.frame += framesPerChunk
+		}
+		s.sh.now = s.sh.now.Add(chunkTime)
+		s.sh.step(s.sh.groups[0])
+		if l.state == absent {
+			t.Fatal("it was let go")
+		}
+		most = max(most, len(l.conn.pending))
+	}
+	if limit := (runLength + 1) * 4200; most > limit {
+		t.Errorf("%d bytes were owed, the limit is %d", most, limit)
 	}
 }

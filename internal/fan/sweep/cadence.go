@@ -53,22 +53,29 @@ func notice(from, to Cadence) time.Duration {
 
 // plan is an announced change of one stream's cadence. It is immutable.
 type plan struct {
-	seq   uint64
-	to    Cadence // the quickest that is given from then on
-	from  uint64  // first frame to which it applies
-	notes [cadences][]byte
+	seq    uint64
+	to     Cadence // the quickest that is given from then on
+	slower bool    // nobody gets quicker by it
+	from   uint64  // first frame to which it applies
+	notes  [cadences][]byte
 }
 
-// cadenceOf is what a listener with this wish gets under the plan.
-func (p *plan) cadenceOf(wish Cadence) Cadence { return max(p.to, wish) }
+// cadenceOf is what a listener with this wish, which has this cadence now, gets under the plan.
+func (p *plan) cadenceOf(wish, has Cadence) Cadence {
+	if p.slower {
+		return max(p.to, has)
+	}
+	return max(p.to, wish)
+}
 
 // propose announces a change on this stream.
-func (s *Stream) propose(seq uint64, to Cadence, lead time.Duration) {
+func (s *Stream) propose(seq uint64, v verdict) {
+	to, lead := v.to, v.lead
 	next := uint64(0)
 	if c := s.at(s.head.Load() - 1); c != nil {
 		next = c.frame + framesPerChunk
 	}
-	p := &plan{seq: seq, to: to, from: next + uint64(lead/chunkTime)*framesPerChunk}
+	p := &plan{seq: seq, to: to, slower: v.slower, from: next + uint64(lead/chunkTime)*framesPerChunk}
 	if s.cfg.Announce != nil {
 		for c := to; c < cadences; c++ {
 			p.notes[c] = s.cfg.Announce(c, next, p.from)
@@ -83,17 +90,21 @@ const (
 	startLast  = 0.65 // newcomers start at two seconds
 	stretchAt  = 0.75 // those who are here are stretched by one step
 	relaxBelow = 0.45 // what the load would be after going back a step, for relaxAfter
-	fullAt     = 0.92 // newcomers are refused
+	fullAt     = 0.92 // newcomers are refused, if the load were so with everybody at the slowest cadence
 	relaxAfter = 30 * time.Second
 	lateShare  = 0.02 // of slots that were visited late: the load is more than it seems
 )
 
 // governor decides the cadence from what is measured. It reads no clock.
 type governor struct {
-	floor   Cadence // the operator's: nothing quicker is given
-	current Cadence // the quickest that is given, announced changes included
-	settled time.Time
-	calm    time.Time // since when going back would be safe; zero: it would not be
+	floor Cadence // the operator's: nothing quicker is given
+	level Cadence // the load's: nothing quicker can be given
+
+	current   Cadence   // the quickest that is given, announced changes included
+	before    Cadence   // the quickest until the announced change takes effect
+	effective time.Time // when it does
+	settled   time.Time // nothing is decided by load before: the change has to show in what is measured
+	calm      time.Time // since when going back would be safe; zero: it would not be
 }
 
 // sample is what was measured since the last step.
@@ -108,6 +119,7 @@ type sample struct {
 type verdict struct {
 	change bool
 	to     Cadence
+	slower bool // nobody gets quicker by it
 	lead   time.Duration
 }
 
@@ -117,23 +129,18 @@ func (g *governor) step(now time.Time, s sample) verdict {
 	if s.late > lateShare {
 		load = max(load, stretchAt+0.01)
 	}
-	if g.current < g.floor {
-		return g.turn(now, g.floor)
-	}
 	if now.Before(g.settled) {
 		return verdict{}
 	}
-	if load > stretchAt && g.current+1 < cadences && s.writes(g.current) > 0 {
-		return g.turn(now, g.current+1)
+	if load > stretchAt && g.current+1 < cadences && s.quicker(g.current) > 0 {
+		g.level = g.current + 1
+		return g.turn(now)
 	}
-	back := g.current
-	if back > g.floor {
+	back := g.level
+	if back > 0 {
 		back--
-	} else if s.slower == 0 {
-		g.calm = time.Time{}
-		return verdict{}
 	}
-	if s.late > lateShare || s.load*s.growth(back) >= relaxBelow {
+	if g.level == 0 && s.slower == 0 || s.late > lateShare || s.load*s.growth(back) >= relaxBelow {
 		g.calm = time.Time{}
 		return verdict{}
 	}
@@ -143,18 +150,49 @@ func (g *governor) step(now time.Time, s sample) verdict {
 	if now.Sub(g.calm) < relaxAfter {
 		return verdict{}
 	}
-	return g.turn(now, back)
+	g.level, g.calm = back, time.Time{}
+	if max(g.floor, g.level) == g.current && s.slower == 0 {
+		return verdict{} // the operator's hand is heavier
+	}
+	return g.turn(now)
 }
 
-func (g *governor) turn(now time.Time, to Cadence) verdict {
-	lead := notice(g.current, to)
-	g.current, g.calm = to, time.Time{}
-	g.settled = now.Add(lead + 4*time.Second) // what changed is measured over two
-	return verdict{change: true, to: to, lead: lead}
+// setFloor is the operator's hand. It gives nobody more than the load allows.
+func (g *governor) setFloor(now time.Time, c Cadence) verdict {
+	g.floor = c
+	if max(g.floor, g.level) == g.current {
+		return verdict{}
+	}
+	return g.turn(now)
 }
 
-// writes is how many listeners a step beyond c would slow down.
-func (s sample) writes(c Cadence) (n int) {
+// turn announces what floor and level ask for. How long before depends on what is in force now, which need not be what was announced last.
+func (g *governor) turn(now time.Time) verdict {
+	force, to := g.inForce(now), max(g.floor, g.level)
+	v := verdict{change: true, to: to, slower: to > g.current, lead: notice(force, to)}
+	g.before, g.current, g.calm = force, to, time.Time{}
+	g.effective = now.Add(v.lead)
+	g.settled = g.effective.Add(4 * time.Second) // what changed is measured over two
+	return v
+}
+
+func (g *governor) inForce(now time.Time) Cadence {
+	if now.Before(g.effective) {
+		return g.before
+	}
+	return g.current
+}
+
+// pending is what was announced and has not taken effect.
+func (g *governor) pending(now time.Time) verdict {
+	if !now.Before(g.effective) {
+		return verdict{}
+	}
+	return verdict{change: true, to: g.current, slower: g.current > g.before, lead: g.effective.Sub(now)}
+}
+
+// quicker is how many listeners a step beyond c would slow down.
+func (s sample) quicker(c Cadence) (n int) {
 	for k := Cadence(0); k <= c; k++ {
 		n += s.counts[k]
 	}
@@ -174,10 +212,11 @@ func (s sample) growth(c Cadence) float64 {
 	return then / now
 }
 
-// newcomer is the cadence that somebody who comes now starts with, given the load as it is with everybody who is here.
-func (g *governor) newcomer(load float64) (c Cadence, full bool) {
+// newcomer is the cadence that somebody who comes now starts with, given the load as it is with everybody who is here, and the least that it
+// could be, with everybody at the slowest: those who are quick now can be slowed down, but not at once.
+func (g *governor) newcomer(load, least float64) (c Cadence, full bool) {
 	switch {
-	case load >= fullAt:
+	case least >= fullAt, load >= 1:
 		return 0, true
 	case load >= startLast:
 		return max(g.current, Cadence2000), false

@@ -148,7 +148,7 @@ type Listener struct {
 	secure  bool // the refusal would have to be in TLS: it is only closed
 	open    atomic.Int64
 	refused atomic.Uint64
-	sorry   chan *net.TCPConn
+	sorry   chan struct{} // a place in it for each who is being told
 }
 
 // spare is how many descriptors a listener leaves unused: for the store's files, and for saying no.
@@ -156,9 +156,7 @@ const spare = 96
 
 // Listen wraps a listener of HTTP. secure says that TLS is spoken on it.
 func (e *Engine) Listen(l *net.TCPListener, secure bool) *Listener {
-	w := &Listener{TCPListener: l, engine: e, secure: secure, sorry: make(chan *net.TCPConn, spare/3)}
-	e.wg.Go(w.apologise)
-	return w
+	return &Listener{TCPListener: l, engine: e, secure: secure, sorry: make(chan struct{}, spare/3)}
 }
 
 // ListenTCP opens a TCP listener whose connections carry no keep-alive probes of the kernel's: listeners get data all the time, and a
@@ -193,7 +191,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		l.refused.Add(1)
 		select {
-		case l.sorry <- c:
+		case l.sorry <- struct{}{}:
+			l.engine.wg.Go(func() {
+				l.apologise(c)
+				<-l.sorry
+			})
 		default:
 			_ = c.Close()
 		}
@@ -208,22 +210,15 @@ var noRoom = func() []byte {
 		"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }()
 
-// apologise tells those for whom there is no room, a few at a time.
-func (l *Listener) apologise() {
-	for {
-		select {
-		case c := <-l.sorry:
-			if !l.secure {
-				_ = c.SetDeadline(time.Now().Add(50 * time.Millisecond))
-				_, _ = c.Write(noRoom)
-				_ = c.CloseWrite()
-				var b [2048]byte // what it asked; unread, it would reset the connection and the answer with it
-				for n, err := c.Read(b[:]); n > 0 && err == nil; n, err = c.Read(b[:]) {
-				}
-			}
-			_ = c.Close()
-		case <-l.engine.life.Done():
-			return
+// apologise tells somebody for whom there is no room.
+func (l *Listener) apologise(c *net.TCPConn) {
+	if !l.secure {
+		_ = c.SetDeadline(time.Now().Add(250 * time.Millisecond))
+		_, _ = c.Write(noRoom)
+		_ = c.CloseWrite()
+		var b [2048]byte // what it asked; unread, it would reset the connection and the answer with it
+		for n, err := c.Read(b[:]); n > 0 && err == nil; n, err = c.Read(b[:]) {
 		}
 	}
+	_ = c.Close()
 }

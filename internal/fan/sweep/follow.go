@@ -53,6 +53,7 @@ func (e *Engine) followConn(conn net.Conn, input []byte, j Join, ear *observator
 	} else {
 		_ = conn.SetReadDeadline(time.Now())
 	}
+	cancel() // the reader may wait to hand over an answer
 	reading.Wait()
 }
 
@@ -105,12 +106,15 @@ func (e *Engine) follow(ctx context.Context, j Join, ear *observatory.Listener, 
 	next, cadence := j.Next, j.Given
 	tally := s.cfg.Tally
 	buf := append([]byte(nil), j.Head...)
-	owed := s.plan.Load()
-	var told *plan // the latest that was announced to this listener
-	if owed != nil {
-		told = owed
+	var seen *plan // the latest that was looked at
+	told := cadence
+	if p := s.plan.Load(); p != nil {
+		if c := s.at(s.head.Load() - 1); c != nil && c.frame+framesPerChunk > p.from {
+			seen = p // in force: Admit knew it
+		}
 	}
-	counted := &e.loose.counts
+	carried := seen // the latest that was carried out
+	counted := &e.loose
 	counted[j.Wish][cadence].Add(1)
 	defer func() { counted[j.Wish][cadence].Add(-1) }()
 	due := next // the head at which the next write is due
@@ -119,14 +123,15 @@ func (e *Engine) follow(ctx context.Context, j Join, ear *observatory.Listener, 
 		head := s.head.Load()
 		bye := s.bye.Load()
 		if p := s.plan.Load(); p != nil {
-			to := p.cadenceOf(j.Wish)
-			if (told == nil || told.seq != p.seq) && to != cadence {
+			to := p.cadenceOf(j.Wish, cadence)
+			if seen != p && to != told {
 				buf = append(buf, p.notes[to]...)
+				told = to
 			}
-			told = p
-			if c := s.at(head - 1); c != nil && c.frame+framesPerChunk > p.from && to != cadence {
+			seen = p
+			if c := s.at(head - 1); c != nil && c.frame+framesPerChunk > p.from && carried != p {
 				counted.move(j.Wish, cadence, to)
-				cadence = to
+				cadence, carried = to, p
 			}
 		}
 		if head >= due && head > next || bye != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,19 @@ type listener struct {
 	slot    uint16
 	cadence Cadence
 	wish    Cadence
+	told    Cadence // the cadence it knows of: its own, or the announced one
 	state   state
+	queued  bool // in shard.unread
+}
+
+// note is what a listener has to be told of a plan: nothing, if it knows.
+func (l *listener) note(p *plan) []byte {
+	to := p.cadenceOf(l.wish, l.cadence)
+	if to == l.told || p.notes[to] == nil {
+		return nil
+	}
+	l.told = to
+	return p.notes[to]
 }
 
 // state of a place.
@@ -61,17 +74,17 @@ func (l *listener) spare() *extra {
 type joint struct {
 	stream   *Stream
 	from, to uint64
-	note     []byte
+	note     *byte // where it begins: notes are shared, so the same one is the same bytes
 	bytes    []byte
 }
 
 // span gives the bytes from a place up to the head, after a note. They are shared, and valid until the next call.
 func (sh *shard) span(s *Stream, from, to uint64, note []byte) []byte {
 	j := &sh.joint
-	if j.stream == s && j.from == from && j.to == to && len(j.note) == len(note) {
+	if j.stream == s && j.from == from && j.to == to && j.note == unsafe.SliceData(note) {
 		return j.bytes
 	}
-	*j = joint{stream: s, from: from, to: to, note: note}
+	*j = joint{stream: s, from: from, to: to, note: unsafe.SliceData(note)}
 	if to == from+1 && note == nil {
 		if c := s.at(from); c != nil {
 			j.bytes = c.bytes
@@ -93,13 +106,11 @@ func (sh *shard) visit(id uint32, g *group, told bool) {
 	l := sh.listener(id)
 	sh.visited++
 	var note []byte
-	if told {
-		if to := g.plan.cadenceOf(l.wish); to != l.cadence {
-			note = g.plan.notes[to]
-		}
+	if told && l.state == present {
+		note = l.note(g.plan)
 	}
-	if l.state == going || l.half != nil || l.extra != nil && len(l.extra.own) > 0 || g.closing || g.step-l.next > keepPlace {
-		if note != nil && l.state == present {
+	if l.state == going || l.half != nil || l.extra != nil && len(l.extra.own) > 0 || g.closing || g.step-l.next > runLength {
+		if note != nil {
 			l.spare().own = append(l.extra.own, note...)
 		}
 		sh.catchUp(id, l)
@@ -117,6 +128,9 @@ func (sh *shard) visit(id uint32, g *group, told bool) {
 	}
 	n, err := sh.write(l, b)
 	if err != nil {
+		if note != nil {
+			l.spare().own = append(l.extra.own, note...)
+		}
 		sh.failed(id, l, err)
 		return
 	}
@@ -263,7 +277,12 @@ func (sh *shard) write(l *listener, b []byte) (int, error) {
 	if l.tls == nil {
 		return writeFD(int(l.fd), b)
 	}
-	if err := l.conn.flush(); err != nil {
+	owed := len(l.conn.pending)
+	err := l.conn.flush()
+	if len(l.conn.pending) < owed {
+		l.moved = sh.clock // slow, but it takes something
+	}
+	if err != nil {
 		return 0, err
 	}
 	return l.tls.Write(b)
@@ -295,9 +314,6 @@ func (sh *shard) remove(id uint32, l *listener) {
 // release closes the socket and gives the place back.
 func (sh *shard) release(id uint32, l *listener) {
 	_ = unix.Close(int(l.fd))
-	if l.conn != nil {
-		l.conn.handOver()
-	}
 	sh.counts[l.wish][l.cadence].Add(-1)
 	sh.engine.leave(Join{Stream: l.group.stream}, l.ear)
 	*l = listener{gen: l.gen + 1}
@@ -325,8 +341,9 @@ func (sh *shard) dismiss(id uint32, l *listener, bye []byte) {
 // is lost (a close with unread input would reset the connection).
 func (sh *shard) finish(id uint32, l *listener) {
 	if l.tls != nil {
-		if l.conn.flush() != nil {
-			return // the next visit
+		if err := l.conn.flush(); err != nil {
+			sh.failed(id, l, err) // the next visit, unless it takes nothing for too long
+			return
 		}
 		_ = l.tls.CloseWrite() // 24 bytes, after everything else was taken
 	}
@@ -357,7 +374,8 @@ func (sh *shard) poll() {
 	again := sh.unread
 	sh.unread = nil
 	for _, id := range again {
-		if l := sh.listener(id); l.state != absent {
+		if l := sh.listener(id); l.queued {
+			l.queued = false
 			sh.read(id, l)
 		}
 	}
@@ -395,8 +413,17 @@ func (sh *shard) read(id uint32, l *listener) {
 		} else {
 			n, err = readFD(int(l.fd), sh.input)
 		}
-		if n > 0 && l.state == present && !sh.digest(id, l, sh.input[:n]) {
-			return
+		switch {
+		case n == 0:
+		case l.state == present:
+			if !sh.digest(id, l, sh.input[:n]) {
+				return
+			}
+		default: // it has been told that it is over
+			if l.spare().input += n; l.extra.input > maxInput {
+				sh.failed(id, l, io.EOF)
+				return
+			}
 		}
 		if l.gen != gen {
 			return
@@ -414,10 +441,21 @@ func (sh *shard) read(id uint32, l *listener) {
 			return
 		}
 	}
-	sh.unread = append(sh.unread, id)
+	sh.later(id, l)
+}
+
+// later has a listener's input looked at again in the next tick.
+func (sh *shard) later(id uint32, l *listener) {
+	if !l.queued {
+		l.queued = true
+		sh.unread = append(sh.unread, id)
+	}
 }
 
 var errFlood = errors.New("sweep: the client makes TLS answer and does not read")
+
+// maxOwn is how much that is its own may wait for a listener that asks for more: a greeting, and some pongs.
+const maxOwn = 32 << 10
 
 // digest looks at what a client sent, and says whether the listener is still there.
 func (sh *shard) digest(id uint32, l *listener, b []byte) bool {
@@ -438,13 +476,18 @@ func (sh *shard) digest(id uint32, l *listener, b []byte) bool {
 		sh.engine.dropped[droppedProtocol].Add(1)
 	}
 	if over {
-		x.own = answer // nothing else is of use any more
+		x.own = append(x.own, answer...)
 		if l.state = going; l.half == nil && sh.flushOwn(id, l) {
 			sh.finish(id, l)
 		}
 		return false // a close that has to wait for the end of a message goes out at the next visit
 	}
 	if len(answer) > 0 {
+		if len(x.own) > maxOwn { // it asks and asks, and does not read
+			sh.engine.dropped[droppedProtocol].Add(1)
+			sh.remove(id, l)
+			return false
+		}
 		x.own = append(x.own, answer...)
 		if l.half == nil {
 			return sh.flushOwn(id, l) || l.state == present

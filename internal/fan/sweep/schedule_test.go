@@ -10,7 +10,7 @@ import (
 func TestSchedule(t *testing.T) {
 	for c := range cadences {
 		chance := rand.New(rand.NewPCG(7, uint64(c)))
-		s := newSchedule(c, 0)
+		s := newSchedule(c)
 		type place struct{ slot, pos int }
 		at := map[uint32]place{}
 		for id := range uint32(500) {
@@ -55,7 +55,7 @@ func TestSchedule(t *testing.T) {
 
 // The first slots are filled first, those of the same moment in each step alike.
 func TestScheduleFillsTheFirstSlots(t *testing.T) {
-	s := newSchedule(Cadence400, 0)
+	s := newSchedule(Cadence400)
 	for id := range uint32(8) {
 		s.add(id, 2)
 	}
@@ -121,8 +121,7 @@ func TestGovernor(t *testing.T) {
 		t.Errorf("back after %v: %+v", d, v)
 	}
 	// The operator's hand is obeyed at once, and nothing quicker is given.
-	g.floor = Cadence2000
-	if v := g.step(now, all(0.1)); v.to != Cadence2000 || v.lead < 15*time.Second {
+	if v := g.setFloor(now, Cadence2000); v.to != Cadence2000 || v.lead < 10*time.Second {
 		t.Errorf("the operator's floor: %+v", v)
 	}
 	now = now.Add(10 * time.Minute)
@@ -145,12 +144,15 @@ func TestGovernorSeesLateness(t *testing.T) {
 	}
 	g = governor{}
 	for load, want := range map[float64]Cadence{0.1: Cadence200, 0.55: Cadence1000, 0.7: Cadence2000} {
-		if c, full := g.newcomer(load); c != want || full {
+		if c, full := g.newcomer(load, 0.1); c != want || full {
 			t.Errorf("at %v a newcomer gets %v, full %v", load, c.Duration(), full)
 		}
 	}
-	if _, full := g.newcomer(0.95); !full {
-		t.Error("at 0.95 there is room")
+	if _, full := g.newcomer(0.95, 0.3); full {
+		t.Error("those who are quick can be slowed down, and there is no room")
+	}
+	if _, full := g.newcomer(0.95, 0.93); !full {
+		t.Error("with everybody at the slowest it would be 0.93, and there is room")
 	}
 	s = sample{load: 0.1, slower: 5}
 	s.counts[Cadence2000], s.counts[Cadence200] = 5, 100
@@ -175,10 +177,52 @@ func TestNotice(t *testing.T) {
 	}
 }
 
-func TestMeminfo(t *testing.T) {
-	total, left := meminfo([]byte("MemTotal:       24000000 kB\nMemFree:          100 kB\nMemAvailable:   12000000 kB\n"))
-	if total != 24_000_000 || left != 12_000_000 {
-		t.Errorf("%d %d", total, left)
+// The operator's hand and the load's: the slower one holds; what was announced and has not come into force counts for how long ahead the
+// next change is announced.
+func TestGovernorObeysBoth(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	g := governor{level: Cadence1000, current: Cadence1000}
+	if v := g.setFloor(now, Cadence200); v.change {
+		t.Errorf("the operator asks for more than the load allows: %+v", v)
+	}
+	if v := g.setFloor(now, Cadence2000); !v.change || !v.slower || v.to != Cadence2000 {
+		t.Errorf("the operator slows down: %+v", v)
+	}
+	now = now.Add(3 * time.Second) // a second is still in force
+	v := g.setFloor(now, Cadence400)
+	if v.to != Cadence1000 || v.slower {
+		t.Errorf("back to what the load allows: %+v", v)
+	}
+	g = governor{}
+	g.setFloor(now, Cadence2000)
+	if v := g.setFloor(now.Add(time.Second), Cadence1000); v.lead < 10*time.Second {
+		t.Errorf("200 ms are in force, 2 s were announced: a second is announced %v before", v.lead)
+	}
+	if p := g.pending(now.Add(5 * time.Second)); !p.change || p.to != Cadence1000 || p.lead > 10*time.Second {
+		t.Errorf("pending: %+v", p)
+	}
+	if p := g.pending(now.Add(time.Minute)); p.change {
+		t.Errorf("pending for ever: %+v", p)
+	}
+}
+
+// A stretch makes nobody quicker, least of all those who were let in slowly because of the load.
+func TestPlanMakesNobodyQuickerByAccident(t *testing.T) {
+	stretch := &plan{to: Cadence400, slower: true}
+	relax := &plan{to: Cadence400}
+	for _, c := range []struct {
+		p               *plan
+		wish, has, want Cadence
+	}{
+		{stretch, Cadence200, Cadence200, Cadence400},
+		{stretch, Cadence200, Cadence2000, Cadence2000},
+		{stretch, Cadence1000, Cadence1000, Cadence1000},
+		{relax, Cadence200, Cadence2000, Cadence400},
+		{relax, Cadence1000, Cadence2000, Cadence1000},
+	} {
+		if got := c.p.cadenceOf(c.wish, c.has); got != c.want {
+			t.Errorf("to %v, slower %v: wish %v, has %v, gets %v, want %v", c.p.to.Duration(), c.p.slower, c.wish.Duration(), c.has.Duration(), got.Duration(), c.want.Duration())
+		}
 	}
 }
 

@@ -35,11 +35,6 @@ func (g *gauge) figures() figures {
 	return figures{g.busy.Load(), g.visits.Load(), g.slots.Load(), g.lateSlots.Load()}
 }
 
-// expected is the share of the shard's time that its listeners ask for.
-func (g *gauge) expected() float64 {
-	return float64(g.demand()) * float64(g.cost.Load()) / float64(2*time.Second)
-}
-
 // Slots: the time of one step is cut into perStep of them.
 const (
 	slotTime = 10 * time.Millisecond
@@ -60,8 +55,13 @@ type schedule struct {
 	notes uint64 // turns before this one carry the plan's note
 }
 
-func newSchedule(c Cadence, step uint64) *schedule {
-	return &schedule{steps: c.Steps(), slots: make([][]uint32, c.Steps()*perStep), turn: step * uint64(perStep)}
+func newSchedule(c Cadence) *schedule {
+	return &schedule{steps: c.Steps(), slots: make([][]uint32, c.Steps()*perStep)}
+}
+
+// upcoming is the first turn that is not due yet, so long after a step's chunk came.
+func (s *schedule) upcoming(step uint64, since time.Duration) uint64 {
+	return step*uint64(perStep) + min(uint64(max(0, since)/slotTime)+1, uint64(perStep))
 }
 
 // slotAt is the k-th slot in the order of filling: first the first of each step, then the second of each.
@@ -100,8 +100,7 @@ func (s *schedule) remove(slot, pos int) (moved uint32, any bool) {
 // due is the turn after the last that is due when so much time has passed since the latest step's chunk came. Turns of earlier steps are all
 // due. If the schedule is more than two rounds behind, whole rounds are skipped: one visit of each listener makes up for all.
 func (s *schedule) due(step uint64, since time.Duration) uint64 {
-	n := min(uint64(max(0, since)/slotTime)+1, uint64(perStep))
-	target := step*uint64(perStep) + n
+	target := s.upcoming(step, since)
 	if round := uint64(len(s.slots)); target > s.turn+2*round {
 		skip := ((target-s.turn)/round - 1) * round
 		if s.turn < s.notes {

@@ -20,6 +20,7 @@ type shard struct {
 
 	mu      sync.Mutex
 	mailbox []arrival
+	closed  bool // nobody looks into the mailbox any more
 
 	// owned by run
 	pages    [][]listener
@@ -52,6 +53,7 @@ type group struct {
 	stream   *Stream
 	step     uint64    // the head when it was last looked at
 	begun    time.Time // when that was seen
+	jumped   time.Time // when the head last rose by more than one
 	closing  bool
 	classes  [cadences]*schedule // nil: nobody has that cadence
 	plan     *plan               // the latest that was seen
@@ -95,8 +97,17 @@ func (sh *shard) nudge() {
 func (sh *shard) put(a arrival) {
 	sh.counts[a.join.Wish][a.join.Given].Add(1) // at once, so that the next newcomer sees the load
 	sh.mu.Lock()
-	sh.mailbox = append(sh.mailbox, a)
+	closed := sh.closed
+	if !closed {
+		sh.mailbox = append(sh.mailbox, a)
+	}
 	sh.mu.Unlock()
+	if closed {
+		_ = unix.Close(a.conn.fd)
+		sh.counts[a.join.Wish][a.join.Given].Add(-1)
+		sh.engine.leave(a.join, a.ear)
+		return
+	}
 	sh.nudge()
 }
 
@@ -202,14 +213,11 @@ func (sh *shard) admit(a *arrival) {
 	l := sh.listener(id)
 	g := sh.group(a.join.Stream)
 	*l = listener{
-		gen: l.gen, group: g, ear: a.ear, fd: int32(a.conn.fd), next: a.join.Next, wish: a.join.Wish, cadence: a.join.Given,
-		moved: sh.clock, conn: a.conn, state: present,
+		gen: l.gen, group: g, ear: a.ear, fd: int32(a.conn.fd), next: a.join.Next, wish: a.join.Wish, cadence: a.join.Given, told: a.join.Given,
+		moved: sh.clock, state: present,
 	}
 	if a.tls != nil {
-		l.tls = a.tls
-	} else {
-		l.conn.handOver()
-		l.conn = nil
+		l.tls, l.conn = a.tls, a.conn
 	}
 	g.count++
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: int32(id), Pad: int32(l.gen)}
@@ -220,11 +228,18 @@ func (sh *shard) admit(a *arrival) {
 	}
 	sh.enlist(id, l)
 	if a.tls != nil {
-		sh.unread = append(sh.unread, id) // crypto/tls may hold what it has read already
+		sh.later(id, l) // crypto/tls may hold what it has read already
 	}
 	gen := l.gen
-	if sh.runUp(id, l, a.join.Head) {
+	first := a.join.Head
+	if g.plan != nil && !g.carried { // it was on its way when a change was announced
+		first = append(first, l.note(g.plan)...)
+	}
+	if sh.runUp(id, l, first) {
 		sh.heard(l)
+		if bye := g.stream.bye.Load(); bye != nil {
+			sh.dismiss(id, l, *bye)
+		}
 	}
 	if len(a.input) > 0 && l.gen == gen && l.state == present {
 		sh.digest(id, l, a.input)
@@ -264,11 +279,19 @@ func (sh *shard) group(s *Stream) *group {
 // enlist puts a listener into its cadence's schedule.
 func (sh *shard) enlist(id uint32, l *listener) {
 	g := l.group
-	if g.classes[l.cadence] == nil {
-		g.classes[l.cadence] = newSchedule(l.cadence, g.step)
+	c := g.classes[l.cadence]
+	if c == nil {
+		c = newSchedule(l.cadence)
+		g.classes[l.cadence] = c
+	}
+	if c.count == 0 { // nobody was visited meanwhile, so nobody is late
+		c.turn, c.notes = c.upcoming(g.step, sh.now.Sub(g.begun)), 0
+		if g.closing {
+			c.turn = 0
+		}
 	}
 	room := max(1, int(int64(slotWork)/max(1, sh.cost.Load())))
-	slot, pos := g.classes[l.cadence].add(id, room)
+	slot, pos := c.add(id, room)
 	l.slot, l.pos = uint16(slot), uint32(pos)
 }
 
@@ -283,6 +306,9 @@ func (sh *shard) delist(l *listener) {
 func (sh *shard) step(g *group) (more bool) {
 	s := g.stream
 	if head := s.head.Load(); head != g.step {
+		if head > g.step+1 { // the stream was held up, or we were; what is late by that is not late by sweeping
+			g.jumped = sh.now
+		}
 		g.step, g.begun = head, sh.now
 		sh.follow(g)
 	}
@@ -290,7 +316,7 @@ func (sh *shard) step(g *group) (more bool) {
 		g.closing, g.begun = true, sh.now
 		for _, c := range g.classes { // everybody is visited once a second, until they have taken all
 			if c != nil {
-				c.turn = 0
+				c.turn, c.notes = 0, 0
 			}
 		}
 	}
@@ -309,7 +335,7 @@ func (sh *shard) step(g *group) (more bool) {
 			continue
 		}
 		at := c.slots[c.turn%uint64(len(c.slots))]
-		if len(at) > 0 && !g.closing {
+		if len(at) > 0 && !g.closing && sh.now.Sub(g.jumped) > time.Second {
 			sh.slots.Add(1)
 			if lateness(c.turn, g.step, since) > lateBy {
 				sh.lateSlots.Add(1)
@@ -363,7 +389,7 @@ func (sh *shard) follow(g *group) {
 			for i := len(c.slots[slot]) - 1; i >= 0; i-- {
 				id := c.slots[slot][i]
 				l := sh.listener(id)
-				to := g.plan.cadenceOf(l.wish)
+				to := g.plan.cadenceOf(l.wish, l.cadence)
 				if to == Cadence(k) {
 					continue
 				}
@@ -385,6 +411,9 @@ func (g *group) reached() bool {
 // close lets go of everybody.
 func (sh *shard) close() {
 	sh.look(time.Now())
+	sh.mu.Lock()
+	sh.closed = true
+	sh.mu.Unlock()
 	for sh.receive(sh.now.Add(time.Minute)) {
 	}
 	for _, p := range sh.leaving {

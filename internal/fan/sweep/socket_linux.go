@@ -1,9 +1,7 @@
 package sweep
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -111,26 +109,45 @@ func memoryShort() bool {
 		return false
 	}
 	total, left := meminfo(b)
-	return total > 0 && left < max(total/50, 96<<10)
+	short := func(total, left uint64) bool { return total > 0 && left < max(total/50, 96<<10) }
+	if short(total, left) {
+		return true
+	}
+	// A container's own limit (cgroup v2), in bytes; what it has used includes pages of files, which the kernel gives up first.
+	limit, used := number("/sys/fs/cgroup/memory.max"), number("/sys/fs/cgroup/memory.current")
+	if stat, err := os.ReadFile("/sys/fs/cgroup/memory.stat"); err == nil {
+		used -= min(used, field(stat, "inactive_file"))
+	}
+	return limit > 0 && short(limit>>10, (limit-min(limit, used))>>10)
+}
+
+// number reads a file that holds one; 0 if there is none.
+func number(path string) uint64 {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 64)
+	if err != nil {
+		return 0 // "max"
+	}
+	return n
+}
+
+// field reads the number behind a name at the start of a line.
+func field(b []byte, name string) uint64 {
+	for line := range bytes.Lines(b) {
+		f := bytes.Fields(line)
+		if len(f) >= 2 && string(f[0]) == name {
+			n, err := strconv.ParseUint(string(f[1]), 10, 64)
+			if err != nil {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
 }
 
 // meminfo reads what there is and what is available, in KiB.
-func meminfo(b []byte) (total, left uint64) {
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for lines.Scan() {
-		f := bytes.Fields(lines.Bytes())
-		if len(f) < 2 {
-			continue
-		}
-		n, err := strconv.ParseUint(string(f[1]), 10, 64)
-		switch {
-		case err != nil && errors.Is(err, strconv.ErrRange):
-			continue
-		case string(f[0]) == "MemTotal:":
-			total = n
-		case string(f[0]) == "MemAvailable:":
-			left = n
-		}
-	}
-	return total, left
-}
+func meminfo(b []byte) (total, left uint64) { return field(b, "MemTotal:"), field(b, "MemAvailable:") }

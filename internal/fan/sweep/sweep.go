@@ -8,7 +8,7 @@
 // # How
 //
 // A request that was judged is taken over (Hijack): its socket is duplicated and the net.Conn closed, so that the goroutine, the
-// buffers and the netpoll entry are gone. What is left is a [listener], 72 bytes in a page of many: a socket and a cursor. A shard
+// buffers and the netpoll entry are gone. What is left is a [listener], 88 bytes in a page of many: a socket and a cursor. A shard
 // owns its listeners and walks over them, at each step of a stream: it writes to each what lies between its cursor and the head,
 // straight from the chunks that all share. A socket that would block keeps its cursor. One whose cursor falls too far behind continues
 // at the head, between two chunks, and is counted; one that takes nothing for half a minute is let go.
@@ -76,7 +76,7 @@ type Engine struct {
 	cfg    Config
 	begun  time.Time
 	shards []*shard
-	loose  looseCounts // listeners that have a goroutine each
+	loose  counts // listeners that have a goroutine each
 
 	dropped [nDropped]atomic.Uint64
 
@@ -95,11 +95,6 @@ type Engine struct {
 	sequence uint64
 }
 
-// looseCounts is what a shard would know of its listeners.
-type looseCounts struct {
-	counts
-}
-
 // counts is who has which cadence: by wish, then by what they have.
 type counts [cadences][cadences]atomic.Int64
 
@@ -113,6 +108,16 @@ func (c *counts) demand() (n int64) {
 	for w := range c {
 		for k := range c[w] {
 			n += c[w][k].Load() * int64(10/cadenceSteps[k])
+		}
+	}
+	return n
+}
+
+// total is how many they are: the demand, if all had the slowest cadence.
+func (c *counts) total() (n int64) {
+	for w := range c {
+		for k := range c[w] {
+			n += c[w][k].Load()
 		}
 	}
 	return n
@@ -231,23 +236,19 @@ func (e *Engine) Pace() Pace {
 func (e *Engine) SetFloor(c Cadence) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := e.cfg.Now()
-	e.gov.floor = c
-	if e.gov.current != c {
-		e.carry(e.gov.turn(now, c))
-	}
+	e.carry(e.gov.setFloor(e.cfg.Now(), c))
 }
 
 // Admit takes a place for a newcomer who wishes for a cadence, and says which it gets. A place must be used, by Take or Follow, or given
 // back by Release. Errors: ErrFull, ErrStopping.
 func (e *Engine) Admit(wish Cadence) (Cadence, error) {
-	load := e.expected()
+	load, least := e.expected()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return 0, ErrStopping
 	}
-	c, full := e.gov.newcomer(load)
+	c, full := e.gov.newcomer(load, least)
 	if full || e.starved || e.taken >= e.cfg.Max {
 		return 0, ErrFull
 	}
@@ -271,14 +272,16 @@ type Join struct {
 	Head   []byte  // goes before the first chunk
 }
 
-// expected is the load that all who are here ask for, whether they have been written to yet or not.
-func (e *Engine) expected() float64 {
-	worst := 0.0
+// expected is the load that all who are here ask for, whether they have been written to yet or not, and the least that it could be.
+func (e *Engine) expected() (load, least float64) {
 	for _, sh := range e.shards {
-		worst = max(worst, sh.expected())
+		cost := float64(sh.cost.Load()) / float64(2*time.Second)
+		load = max(load, float64(sh.demand())*cost)
+		least = max(least, float64(sh.total())*cost)
 	}
 	// A goroutine's write costs more, and is spread over all processors.
-	return worst + float64(e.loose.demand())*looseCost.Seconds()/2/float64(runtime.GOMAXPROCS(0))
+	cost := looseCost.Seconds() / 2 / float64(runtime.GOMAXPROCS(0))
+	return load + float64(e.loose.demand())*cost, least + float64(e.loose.total())*cost
 }
 
 const looseCost = 40 * time.Microsecond
@@ -300,6 +303,9 @@ func (e *Engine) Take(conn net.Conn, input []byte, j Join) {
 		raw = &Conn{TCPConn: c, fd: -1}
 	}
 	if sh == nil || raw == nil {
+		if raw != nil {
+			raw.handOver()
+		}
 		e.wg.Go(func() {
 			defer e.leave(j, ear)
 			e.followConn(conn, input, j, ear)
@@ -311,6 +317,7 @@ func (e *Engine) Take(conn net.Conn, input []byte, j Join) {
 		e.leave(j, ear)
 		return
 	}
+	raw.handOver()
 	sh.put(arrival{join: j, ear: ear, conn: raw, tls: secure, input: input})
 }
 
@@ -332,7 +339,12 @@ func (e *Engine) enter(j Join) *observatory.Listener {
 	t.Joined.Add(1)
 	t.Listeners.Add(1)
 	e.mu.Lock()
-	e.streams[j.Stream] = struct{}{}
+	if _, known := e.streams[j.Stream]; !known {
+		e.streams[j.Stream] = struct{}{}
+		if v := e.gov.pending(e.cfg.Now()); v.change { // announced before anybody was here
+			j.Stream.propose(e.sequence, v)
+		}
+	}
 	e.mu.Unlock()
 	if a := j.Stream.cfg.Audience; a != nil {
 		return a.Join(j.Stream.cfg.Rung)
@@ -374,11 +386,11 @@ func (e *Engine) govern() {
 			if sum.visits >= 100 {
 				sh.cost.Store(sum.busy / sum.visits)
 			}
-			if sum.slots > 0 {
+			if sum.slots >= fewSlots {
 				s.late = max(s.late, float64(sum.lateSlots)/float64(sum.slots))
 			}
 		}
-		s.load = e.expected()
+		s.load, _ = e.expected()
 		short := memoryShort()
 		e.mu.Lock()
 		for _, sh := range e.shards {
@@ -396,6 +408,9 @@ func (e *Engine) govern() {
 	}
 }
 
+// fewSlots are too few for their lateness to say something.
+const fewSlots = 20
+
 // carry announces what the governor wants. e.mu is held.
 func (e *Engine) carry(v verdict) {
 	if !v.change {
@@ -403,6 +418,6 @@ func (e *Engine) carry(v verdict) {
 	}
 	e.sequence++
 	for s := range e.streams {
-		s.propose(e.sequence, v.to, v.lead)
+		s.propose(e.sequence, v)
 	}
 }

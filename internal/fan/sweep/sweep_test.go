@@ -32,7 +32,7 @@ func TestExactChunks(t *testing.T) {
 			s := newStand(t, k)
 			chance := rand.New(rand.NewPCG(seed, 1))
 			for range 20 {
-				s.append(chance.IntN(3000))
+				s.append(1 + chance.IntN(3000))
 			}
 			var clients sync.WaitGroup
 			var wanted, missed, received atomic.Uint64
