@@ -65,6 +65,15 @@ soak: need-build ## what takes long: two simulated hours of a clock that is 100 
 bench: build need-test ui/node_modules ## measure, beside peers and limits; appends to bench/RESULTS.md
 	bench/run.sh
 
+.PHONY: bench-peers
+# Some rows only, and nothing in bench/: make bench-peers PEERS='--only push,icecast --rounds 3 --listeners 5000'
+PEERS ?=
+bench-peers: build ## install peers and measure beside them and the bare loops (half an hour); appends to bench/RESULTS.md
+	scripts/peers.sh
+	go build -trimpath -o out/peers/bin/ ./bench/bare ./bench/peers
+	out/peers/bin/peers run $(PEERS)
+	out/peers/bin/peers page out/peers/figures.json $(if $(PEERS),--dir out/peers)
+
 .PHONY: clean
 clean: ## remove what was built; data stays
 	rm -rf bin ui/node_modules out
