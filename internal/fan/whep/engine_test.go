@@ -12,6 +12,8 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
+
+	"earshot/internal/timeline"
 )
 
 // Every kind of session gets every frame, bit for bit, at every packet length, by IPv4 and IPv6, with either cipher.
@@ -339,4 +341,68 @@ func TestRetransmission(t *testing.T) {
 	if h.engine.Stats().Inbound["flood"] == 0 {
 		t.Error("the flood was not counted")
 	}
+}
+
+// Who comes while longer packets are announced gets them at once, and the answer says so; who comes while shorter ones are, only then.
+func TestNewcomersStartSlow(t *testing.T) {
+	h := newHall(t, "127.0.0.1:0", func(c *Config) { c.FixedPace = true })
+	first := newEar(false)
+	h.dial(plainOffer(t), 0, first.take)
+	h.wait("the first hears", func() bool {
+		h.grow(1)
+		return first.count() > 0
+	})
+	_, err := h.engine.SetPacket(120)
+	must(t, err)
+	_, answer, err := h.engine.Answer(h.ctx, h.src, []byte(plainOffer(t)), 60)
+	must(t, err)
+	if !strings.Contains(string(answer), "a=ptime:120\r\n") {
+		t.Errorf("the answer says:\n%s", answer)
+	}
+	second := newEar(false)
+	h.dial(plainOffer(t), 0, second.take)
+	h.wait("both are in", func() bool { return h.engine.Stats().Listeners == 2 })
+	for range 60 {
+		h.grow(1)
+		time.Sleep(2 * time.Millisecond)
+	}
+	h.wait("frames", func() bool { return first.count() > 50 && second.count() > 40 })
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	second.mu.Lock()
+	defer second.mu.Unlock()
+	if slices.Max(first.lengths) != 1 || slices.Max(second.lengths) != 6 {
+		t.Errorf("lengths: %v and %v", first.lengths, second.lengths)
+	}
+	if h.engine.Packet() != 120 || h.engine.Stats().PacketMS != 120 {
+		t.Errorf("in force: %d", h.engine.Packet())
+	}
+	// A later event begins with what is in force.
+	other := newHallOn(t, h)
+	third := newEar(false)
+	l, err := dialLight(h.ctx, plainOffer(t), func(offer []byte) (string, []byte, error) {
+		return h.engine.Answer(h.ctx, Source{Slug: "other", Timeline: other, Audience: h.audience}, offer, 0)
+	}, third.take, false)
+	must(t, err)
+	t.Cleanup(l.close)
+	for n := uint64(110); n < 200; n++ {
+		must(t, other.Append(timeline.Frame{Number: n, Packet: voice(n)}))
+		time.Sleep(time.Millisecond)
+	}
+	h.wait("the other event", func() bool { return third.count() > 30 })
+	third.mu.Lock()
+	defer third.mu.Unlock()
+	if slices.Max(third.lengths) != 6 {
+		t.Errorf("lengths: %v", third.lengths)
+	}
+}
+
+func newHallOn(t *testing.T, h *hall) *timeline.Timeline {
+	t.Helper()
+	tl, err := timeline.New(timeline.Config{Origin: h.timeline.Origin(), First: 100})
+	must(t, err)
+	for n := uint64(100); n < 110; n++ {
+		must(t, tl.Append(timeline.Frame{Number: n, Packet: voice(n)}))
+	}
+	return tl
 }

@@ -224,7 +224,7 @@ func BenchmarkListener(b *testing.B) {
 	}
 	const (
 		each  = 2 * time.Second
-		turns = 5
+		turns = 4
 	)
 	args := []string{os.Args[0]}
 	if os.Getenv("EARSHOT_PIN") != "" {
@@ -260,6 +260,9 @@ func BenchmarkListener(b *testing.B) {
 		b.Run(fmt.Sprintf("%dms", packet), func(b *testing.B) {
 			for b.Loop() {
 				do(loadOrder{Do: "collect"})
+				if file := os.Getenv("EARSHOT_PROFILE"); file != "" {
+					do(loadOrder{Do: "profile", File: fmt.Sprintf("%s.%d.join", file, packet)})
+				}
 				before := do(loadOrder{Do: "stats"})
 				ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 				all := make([]*light, listeners)
@@ -291,6 +294,9 @@ func BenchmarkListener(b *testing.B) {
 					return
 				}
 				joined := do(loadOrder{Do: "stats"})
+				if os.Getenv("EARSHOT_PROFILE") != "" {
+					do(loadOrder{Do: "profiled"})
+				}
 				took := time.Since(began)
 				do(loadOrder{Do: "collect"})
 				settled := do(loadOrder{Do: "collect"})

@@ -17,7 +17,7 @@ import (
 const (
 	slot      = 5 * time.Millisecond // of which a frame has four
 	slots     = int(event.FrameDuration / slot)
-	slotLeast = 256                    // so many are sent at once anyhow: a millisecond
+	slotLeast = 512                    // so many are sent at once anyhow: two milliseconds
 	tick      = 100 * time.Millisecond // in each a tenth of the sessions is looked after
 	ticks     = 10                     // so each once in a second
 
