@@ -265,32 +265,35 @@ func BenchmarkListener(b *testing.B) {
 				}
 				before := do(loadOrder{Do: "stats"})
 				ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
-				all := make([]*light, listeners)
-				var wg sync.WaitGroup
-				room := make(chan struct{}, 16)
-				began := time.Now()
-				for i := range all {
-					room <- struct{}{}
-					wg.Go(func() {
-						defer func() { <-room }()
-						l, err := dialLight(ctx, offer, func(offer []byte) (string, []byte, error) {
-							r := do(loadOrder{Do: "answer", Offer: string(offer), Packet: packet})
-							if r.Err != "" {
-								return "", nil, fmt.Errorf("%s", r.Err)
+				join := func(all []*light) {
+					var wg sync.WaitGroup
+					room := make(chan struct{}, 16)
+					for i := range all {
+						room <- struct{}{}
+						wg.Go(func() {
+							defer func() { <-room }()
+							l, err := dialLight(ctx, offer, func(offer []byte) (string, []byte, error) {
+								r := do(loadOrder{Do: "answer", Offer: string(offer), Packet: packet})
+								if r.Err != "" {
+									return "", nil, fmt.Errorf("%s", r.Err)
+								}
+								return r.ID, []byte(r.Answer), nil
+							}, nil, false)
+							if err != nil {
+								b.Error(err)
+								return
 							}
-							return r.ID, []byte(r.Answer), nil
-						}, nil, false)
-						if err != nil {
-							b.Error(err)
-							return
-						}
-						l.deaf()
-						all[i] = l
-					})
+							l.deaf()
+							all[i] = l
+						})
+					}
+					wg.Wait()
 				}
-				wg.Wait()
-				cancel()
+				all := make([]*light, listeners)
+				began := time.Now()
+				join(all)
 				if b.Failed() {
+					cancel()
 					return
 				}
 				joined := do(loadOrder{Do: "stats"})
@@ -349,6 +352,22 @@ func BenchmarkListener(b *testing.B) {
 					z := float64(fourth.CPU-third.CPU) / float64(time.Microsecond) / (float64(fourth.Packets) * float64(packet) / 1000)
 					engine, loop, ratio = append(engine, a), append(loop, z), append(ratio, a/z)
 				}
+				// Joins while all the others listen.
+				do(loadOrder{Do: "play"})
+				time.Sleep(time.Second)
+				more := make([]*light, max(200, listeners/4))
+				fifth := do(loadOrder{Do: "stats"})
+				hurried := time.Now()
+				join(more)
+				rate := float64(len(more)) / time.Since(hurried).Seconds()
+				sixth := do(loadOrder{Do: "stats"})
+				do(loadOrder{Do: "pause"})
+				cancel()
+				all = append(all, more...)
+				for i := range fifth.Stats.Late {
+					sixth.Stats.Late[i] -= fifth.Stats.Late[i]
+				}
+				b.Logf("%.0f joins/s while %d listen: late %v, dropped %v", rate, listeners, sixth.Stats.Late, sixth.Stats.Dropped)
 				b.Logf("turns: engine %.0f, loop %.0f, ratio %.2f", engine, loop, ratio)
 				b.ReportMetric(median(engine), "µs/listener-s")
 				b.ReportMetric(median(loop), "loop-µs/listener-s")
@@ -358,7 +377,7 @@ func BenchmarkListener(b *testing.B) {
 				b.ReportMetric((float64(second.RSS)-float64(before.RSS))/float64(listeners), "rss-playing-B/listener")
 				b.ReportMetric(float64(joined.CPU-before.CPU)/float64(time.Microsecond)/float64(listeners), "join-µs")
 				b.ReportMetric(float64(listeners)/took.Seconds(), "joins/s")
-				b.Logf("late %v, dropped %v, inbound %v, busy %.2f", second.Stats.Late, second.Stats.Dropped, second.Stats.Inbound, second.Stats.Busy)
+				b.Logf("alone: late %v, dropped %v, inbound %v, busy %.2f", second.Stats.Late, second.Stats.Dropped, second.Stats.Inbound, second.Stats.Busy)
 				for _, l := range all {
 					_ = l.report(&rtcp.Goodbye{Sources: []uint32{1}})
 				}
