@@ -225,18 +225,15 @@ func (w *worker) run(ctx context.Context) error {
 }
 
 // nap is how long the loop may sleep before it looks for what has come: what comes in the meantime is then read in fewer turns, and a
-// turn costs more than a packet. Packets have the kernel's time of arrival, so their naps are longer; while people join, short or none.
+// turn costs more than a packet. Packets have the kernel's time of arrival, so their naps are longer; while people join there are none.
 func (w *worker) nap() int64 {
-	quiet := w.dialing == 0
 	switch {
-	case w.cfg.Rung == WebRTC && quiet:
-		return 4 * ms
+	case w.dialing > 0 || w.audit.busy:
+		return 0
 	case w.cfg.Rung == WebRTC:
-		return ms / 2
-	case quiet:
-		return ms
+		return 4 * ms
 	}
-	return 0
+	return 2 * ms
 }
 
 // admit lets those come whose time it is.
