@@ -15,7 +15,7 @@ import (
 )
 
 type crowdCmd struct {
-	URL       string        `required:"" name:"url" placeholder:"URL" help:"Where to listen: an event (http://127.0.0.1:8080/e/demo), or any server's WHEP address, HLS playlist or Icecast mount."`
+	URL       []string      `required:"" name:"url" sep:"none" placeholder:"URL" help:"Where to listen: an event (http://127.0.0.1:8080/e/demo), or any server's WHEP address, HLS playlist or Icecast mount. Several times: the same event on several nodes."`
 	Rung      string        `default:"push" enum:"push,webrtc,hls,ogg,mp4,cues" help:"How to listen: ${enum} (${default})."`
 	Packet    int           `default:"0" help:"Milliseconds of a WebRTC packet to wish for: 20, 60 or 120. 0: the server's choice."`
 	Cadence   int           `default:"0" help:"Milliseconds between messages to wish for: 200, 400, 1000 or 2000. 0: the server's choice."`
@@ -70,7 +70,7 @@ func (c *crowdCmd) Run() error {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	cfg := crowd.Config{
-		URL: c.URL, Rung: c.Rung, Packet: c.Packet, Cadence: c.Cadence, Listeners: c.Listeners, Arrive: c.Arrive, Hold: c.Hold,
+		URL: c.URL[0], Also: c.URL[1:], Rung: c.Rung, Packet: c.Packet, Cadence: c.Cadence, Listeners: c.Listeners, Arrive: c.Arrive, Hold: c.Hold,
 		Curve: c.Curve, Procs: c.Procs, Worker: []string{self, "crowd-worker"}, Patience: c.Patience, Leave: c.Leave, Return: c.Return,
 		Slow: c.Slow, Loss: c.Loss, RED: c.RED, NACK: c.NACK, Light: c.Light, Sample: c.Sample, Foreign: c.Foreign, Token: c.Token, CA: c.CA,
 		Insecure: c.Insecure, Seed: c.Seed,

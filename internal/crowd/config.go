@@ -28,6 +28,10 @@ type Config struct {
 	// mount of any server. Whatever is not on a loopback address needs the consent of its operator, see Token.
 	URL string `json:"url"`
 
+	// Also are further addresses of the same: other nodes that serve the same event. The listeners are dealt out evenly, a process to each
+	// address at least.
+	Also []string `json:"also,omitempty"`
+
 	Rung    string `json:"rung"`    // one of push, webrtc, hls, ogg, mp4, cues
 	Packet  int    `json:"packet"`  // ms of a WebRTC packet to wish for: 20, 60 or 120; 0: the server's choice
 	Cadence int    `json:"cadence"` // ms between messages to wish for: 200, 400, 1000 or 2000; 0: the server's choice
@@ -108,9 +112,14 @@ func (c *Config) fill() error {
 	case c.Loss > 0 && c.Rung != WebRTC:
 		return errors.New("--loss is for --rung webrtc: over TCP nothing is lost, only late; see --slow-readers")
 	}
-	u, err := url.Parse(c.URL)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
-		return fmt.Errorf("--url %q: want http:// or https://, a host and a path", c.URL)
+	for _, address := range c.urls() {
+		u, err := url.Parse(address)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
+			return fmt.Errorf("--url %q: want http:// or https://, a host and a path", address)
+		}
 	}
 	return nil
 }
+
+// urls are all addresses.
+func (c *Config) urls() []string { return append([]string{c.URL}, c.Also...) }

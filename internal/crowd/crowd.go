@@ -32,17 +32,13 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := reach(ctx, &cfg)
-	if err != nil {
-		return nil, err
-	}
-	client := t.client()
-	defer client.CloseIdleConnections()
-	if err := t.consent(ctx, client, cfg.Token, cfg.Listeners); err != nil {
-		return nil, err
-	}
-	if err := t.event(ctx, client); err != nil {
-		return nil, err
+	var targets []*target
+	for _, address := range cfg.urls() {
+		t, err := ask(ctx, &cfg, address)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
 	}
 	if n := len(due); n > 0 {
 		cfg.Arrive = max(cfg.Arrive, due[n-1])
@@ -53,12 +49,12 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	}
 	jobs := make([]job, procs)
 	for i := range jobs {
-		jobs[i] = job{Config: cfg, Target: *t, First: i, Step: procs}
+		jobs[i] = job{Config: cfg, Target: *targets[i%len(targets)], First: i, Step: procs}
 		for k := i; k < len(due); k += procs {
 			jobs[i].Due = append(jobs[i].Due, int64(due[k]))
 		}
 	}
-	c := &collector{cfg: &cfg, target: t, procs: procs}
+	c := &collector{cfg: &cfg, target: targets[0], procs: procs}
 	if err := c.listen(ctx, jobs); err != nil {
 		return nil, err
 	}
@@ -68,7 +64,11 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 // processes is how many there must be, or shall be.
 func processes(cfg *Config) int {
 	need := (cfg.Listeners*descriptors(cfg.Rung) + perProcess - 1) / perProcess
-	return min(max(need, cfg.Procs, 1), cfg.Listeners)
+	n := max(need, cfg.Procs, 1)
+	if each := len(cfg.urls()); n%each != 0 { // as many for each address
+		n += each - n%each
+	}
+	return min(n, cfg.Listeners)
 }
 
 // descriptors is how many one listener has open.

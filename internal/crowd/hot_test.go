@@ -25,7 +25,7 @@ func idle(t *testing.T, rung string) (*worker, *listener) {
 	if err := cfg.fill(); err != nil {
 		t.Fatal(err)
 	}
-	target, err := reach(t.Context(), &cfg)
+	target, err := reach(t.Context(), &cfg, cfg.URL)
 	if err != nil {
 		t.Fatal(err)
 	}

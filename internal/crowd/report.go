@@ -119,7 +119,7 @@ func (c *collector) report() *Report {
 	}
 	var t tally.Tally
 	r := &Report{
-		URL: c.cfg.URL, Rung: c.cfg.Rung, Packet: c.cfg.Packet, Cadence: c.cfg.Cadence, Began: c.start, Processes: c.procs, Seed: c.cfg.Seed,
+		URL: strings.Join(c.cfg.urls(), " "), Rung: c.cfg.Rung, Packet: c.cfg.Packet, Cadence: c.cfg.Cadence, Began: c.start, Processes: c.procs, Seed: c.cfg.Seed,
 		Listeners: int64(c.cfg.Listeners), Rows: c.done,
 	}
 	held := int64(0)

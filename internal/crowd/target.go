@@ -34,11 +34,11 @@ type target struct {
 	Insecure bool           `json:"insecure,omitempty"`
 }
 
-// reach resolves the address, once.
-func reach(ctx context.Context, cfg *Config) (*target, error) {
-	u, err := url.Parse(cfg.URL)
+// reach resolves an address, once.
+func reach(ctx context.Context, cfg *Config, address string) (*target, error) {
+	u, err := url.Parse(address)
 	if err != nil {
-		return nil, fmt.Errorf("--url %q: %w", cfg.URL, err)
+		return nil, fmt.Errorf("--url %q: %w", address, err)
 	}
 	t := &target{TLS: u.Scheme == "https", Host: u.Host, Name: u.Hostname(), Path: u.RequestURI(), Insecure: cfg.Insecure}
 	port := u.Port()
@@ -61,7 +61,7 @@ func reach(ctx context.Context, cfg *Config) (*target, error) {
 	}
 	n, err := net.LookupPort("tcp", port)
 	if err != nil {
-		return nil, fmt.Errorf("--url %q: %w", cfg.URL, err)
+		return nil, fmt.Errorf("--url %q: %w", address, err)
 	}
 	t.Addr = netip.AddrPortFrom(addr, uint16(n))
 	if path := u.Path; strings.HasPrefix(path, "/e/") && u.RawQuery == "" {
@@ -183,6 +183,20 @@ func consents(answer []byte, listeners int) error {
 		return fmt.Errorf("the server consents to %d listeners, not to %d", *yes.Listeners, listeners)
 	}
 	return nil
+}
+
+// ask makes a target of an address: it has consented, and it is known when its timeline began.
+func ask(ctx context.Context, cfg *Config, address string) (*target, error) {
+	t, err := reach(ctx, cfg, address)
+	if err != nil {
+		return nil, err
+	}
+	client := t.client()
+	defer client.CloseIdleConnections()
+	if err := t.consent(ctx, client, cfg.Token, cfg.Listeners); err != nil {
+		return nil, err
+	}
+	return t, t.event(ctx, client)
 }
 
 // event reads when the timeline of the event began.
