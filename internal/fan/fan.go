@@ -78,7 +78,11 @@ func New(cfg Config) (*Fan, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.sweep, err = sweep.New(sweep.Config{Shards: cfg.Shards, Max: cfg.MaxStreams, Goroutines: cfg.Goroutines, Now: cfg.Now})
+	elsewhere := func() int { return 0 }
+	if cfg.Port != nil {
+		elsewhere = cfg.Port.Connections
+	}
+	f.sweep, err = sweep.New(sweep.Config{Shards: cfg.Shards, Max: cfg.MaxStreams, Goroutines: cfg.Goroutines, Elsewhere: elsewhere, Now: cfg.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +188,7 @@ func (f *Fan) admit(r *http.Request) (wish, given sweep.Cadence, err error) {
 			return 0, 0, event.Invalid("cadence", "A cadence is 200, 400, 1000 or 2000 milliseconds.")
 		}
 	}
-	given, err = f.sweep.Admit(wish)
+	given, err = f.sweep.Admit(wish, sweep.Way(r.ProtoMajor != 1))
 	switch {
 	case errors.Is(err, sweep.ErrFull):
 		f.counters.refuse("full")
@@ -200,7 +204,7 @@ func (f *Fan) admit(r *http.Request) (wish, given sweep.Cadence, err error) {
 func (f *Fan) take(w http.ResponseWriter, j sweep.Join) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		f.sweep.Release()
+		f.sweep.Release(sweep.Own)
 		return // the connection is broken
 	}
 	input, _ := rw.Reader.Peek(rw.Reader.Buffered()) // what is buffered is there

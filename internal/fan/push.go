@@ -42,7 +42,7 @@ func (f *Fan) ServeLive(w http.ResponseWriter, r *http.Request, src Source) erro
 	next, frame := s.Place(burst(given))
 	greeting, err := room.greet(next, frame, given)
 	if err != nil {
-		f.sweep.Release()
+		f.sweep.Release(sweep.Own)
 		return err
 	}
 	f.take(w, sweep.Join{Stream: s, Next: next, Wish: wish, Given: given, Head: append(accept(r), greeting...)})

@@ -219,5 +219,7 @@ func NewServer(handler http.Handler) *http.Server {
 		ReadHeaderTimeout: headerWait,
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    headerLimit,
+		// A page needs a few at a time. More on one connection would let a few connections hold what is meant for thousands.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32},
 	}
 }

@@ -43,7 +43,7 @@ func newStill(tb testing.TB, listeners int, secure bool) *still {
 		must(tb, err)
 		c, err := l.Accept()
 		must(tb, err)
-		_, err = e.Admit(0)
+		_, err = e.Admit(0, Own)
 		must(tb, err)
 		a := arrival{join: Join{Stream: s.stream}, conn: c.(*Conn)}
 		if secure {

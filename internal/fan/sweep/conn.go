@@ -30,6 +30,8 @@ type Conn struct {
 	// The shard's, once detached.
 	fd      int    // -1 before
 	pending []byte // accepted and not yet written
+	came    int    // bytes that were read
+	since   time.Time
 }
 
 // pendingLimit is what a connection may owe its socket. A chunk is written only when nothing is owed, so more than this is a client that
@@ -51,7 +53,7 @@ func (c *Conn) detach() error {
 		return derr
 	}
 	_ = c.TCPConn.Close()
-	c.fd = fd
+	c.fd, c.since = fd, time.Now()
 	return nil
 }
 
@@ -67,7 +69,9 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if c.fd < 0 {
 		return c.TCPConn.Read(b)
 	}
-	return readFD(c.fd, b)
+	n, err := readFD(c.fd, b)
+	c.came += n
+	return n, err
 }
 
 // Write is net.Conn.
@@ -146,6 +150,7 @@ type Listener struct {
 	*net.TCPListener
 	engine  *Engine
 	secure  bool // the refusal would have to be in TLS: it is only closed
+	limit   int  // descriptors that may be open because of strangers
 	open    atomic.Int64
 	refused atomic.Uint64
 	sorry   chan struct{} // a place in it for each who is being told
@@ -156,7 +161,7 @@ const spare = 96
 
 // Listen wraps a listener of HTTP. secure says that TLS is spoken on it.
 func (e *Engine) Listen(l *net.TCPListener, secure bool) *Listener {
-	return &Listener{TCPListener: l, engine: e, secure: secure, sorry: make(chan struct{}, spare/3)}
+	return &Listener{TCPListener: l, engine: e, secure: secure, limit: Descriptors() - spare, sorry: make(chan struct{}, spare/2)}
 }
 
 // ListenTCP opens a TCP listener whose connections carry no keep-alive probes of the kernel's: listeners get data all the time, and a
@@ -184,16 +189,23 @@ func (l *Listener) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		if int(l.open.Load())+l.engine.Listeners() < Descriptors()-spare {
+		if int(l.open.Load()+l.engine.sockets.Load())+l.engine.cfg.Elsewhere() < l.limit {
 			l.open.Add(1)
 			tune(c)
 			return &Conn{TCPConn: c, in: l, fd: -1}, nil
 		}
 		l.refused.Add(1)
+		if l.secure {
+			_ = c.Close()
+			continue
+		}
+		_ = c.SetDeadline(time.Now().Add(apology))
+		_, _ = c.Write(noRoom) // a new socket takes it at once
+		_ = c.CloseWrite()
 		select {
 		case l.sorry <- struct{}{}:
 			l.engine.wg.Go(func() {
-				l.apologise(c)
+				drain(c)
 				<-l.sorry
 			})
 		default:
@@ -210,15 +222,13 @@ var noRoom = func() []byte {
 		"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }()
 
-// apologise tells somebody for whom there is no room.
-func (l *Listener) apologise(c *net.TCPConn) {
-	if !l.secure {
-		_ = c.SetDeadline(time.Now().Add(250 * time.Millisecond))
-		_, _ = c.Write(noRoom)
-		_ = c.CloseWrite()
-		var b [2048]byte // what it asked; unread, it would reset the connection and the answer with it
-		for n, err := c.Read(b[:]); n > 0 && err == nil; n, err = c.Read(b[:]) {
-		}
+// apology is how long a connection that was told so is kept for its request to arrive: unread, it would reset the connection, and the answer
+// with it.
+const apology = 100 * time.Millisecond
+
+func drain(c *net.TCPConn) {
+	var b [2048]byte
+	for n, err := c.Read(b[:]); n > 0 && err == nil; n, err = c.Read(b[:]) {
 	}
 	_ = c.Close()
 }

@@ -16,7 +16,7 @@ import (
 // The place is given back when it returns. The header must have been set; nothing may have been written.
 func (e *Engine) Follow(ctx context.Context, w http.ResponseWriter, j Join) {
 	ear := e.enter(j)
-	defer e.leave(j, ear)
+	defer e.leave(j, ear, Shared)
 	rc := http.NewResponseController(w)
 	e.follow(ctx, j, ear, nil, func(b []byte) error {
 		_ = rc.SetWriteDeadline(time.Now().Add(stall)) // where it is not supported, the server's own holds

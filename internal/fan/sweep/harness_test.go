@@ -108,7 +108,7 @@ func newStand(t testing.TB, k kind, change ...func(*sweep.Config, *sweep.StreamC
 func (s *stand) join(head []byte, burst int, wish sweep.Cadence) (client net.Conn, first uint64) {
 	s.t.Helper()
 	client, server := s.connect()
-	given, err := s.engine.Admit(wish)
+	given, err := s.engine.Admit(wish, sweep.Own)
 	must(s.t, err)
 	next, _ := s.stream.Place(burst)
 	s.engine.Take(server, nil, sweep.Join{Stream: s.stream, Next: next, Wish: wish, Given: given, Head: head})

@@ -57,7 +57,14 @@ func (in *inbox) feed(b []byte, now time.Time) (answer []byte, over, fault bool)
 			return answer, false, false
 		}
 		switch h.OpCode {
+		case ws.OpText, ws.OpBinary: // nothing is asked of clients here
+			return closing(ws.StatusUnsupportedData), true, true
+		case ws.OpContinuation: // of nothing
+			return closing(ws.StatusProtocolError), true, true
 		case ws.OpClose:
+			if h.Length == 1 { // half a code (5.5.1)
+				return closing(ws.StatusProtocolError), true, true
+			}
 			return closing(ws.StatusNormalClosure), true, false
 		case ws.OpPing: // only the latest needs an answer (5.5.3)
 			payload := bytes.Clone(b[head:end])

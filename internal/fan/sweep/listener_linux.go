@@ -315,7 +315,7 @@ func (sh *shard) remove(id uint32, l *listener) {
 func (sh *shard) release(id uint32, l *listener) {
 	_ = unix.Close(int(l.fd))
 	sh.counts[l.wish][l.cadence].Add(-1)
-	sh.engine.leave(Join{Stream: l.group.stream}, l.ear)
+	sh.engine.gone(Join{Stream: l.group.stream}, l.ear)
 	*l = listener{gen: l.gen + 1}
 	sh.free = append(sh.free, id)
 }
@@ -428,7 +428,8 @@ func (sh *shard) read(id uint32, l *listener) {
 		if l.gen != gen {
 			return
 		}
-		if l.conn != nil && len(l.conn.pending) > pendingLimit { // made to answer without reading
+		// What TLS swallows (empty records, new keys) never gets to digest, but costs as much.
+		if l.conn != nil && (len(l.conn.pending) > pendingLimit || l.conn.came > maxInput+inputRate*int(sh.now.Sub(l.conn.since)/time.Second)) {
 			sh.engine.dropped[droppedProtocol].Add(1)
 			sh.failed(id, l, errFlood)
 			return
@@ -452,10 +453,10 @@ func (sh *shard) later(id uint32, l *listener) {
 	}
 }
 
-var errFlood = errors.New("sweep: the client makes TLS answer and does not read")
+// inputRate is how many bytes a second a client may send over TLS, beyond maxInput.
+const inputRate = 4 << 10
 
-// maxOwn is how much that is its own may wait for a listener that asks for more: a greeting, and some pongs.
-const maxOwn = 32 << 10
+var errFlood = errors.New("sweep: the client sends without end")
 
 // digest looks at what a client sent, and says whether the listener is still there.
 func (sh *shard) digest(id uint32, l *listener, b []byte) bool {
@@ -483,12 +484,10 @@ func (sh *shard) digest(id uint32, l *listener, b []byte) bool {
 		return false // a close that has to wait for the end of a message goes out at the next visit
 	}
 	if len(answer) > 0 {
-		if len(x.own) > maxOwn { // it asks and asks, and does not read
-			sh.engine.dropped[droppedProtocol].Add(1)
-			sh.remove(id, l)
-			return false
+		if len(x.own) > 0 { // something waits to be taken, so this one can only be asked again
+			return true
 		}
-		x.own = append(x.own, answer...)
+		x.own = answer
 		if l.half == nil {
 			return sh.flushOwn(id, l) || l.state == present
 		}

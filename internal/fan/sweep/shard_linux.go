@@ -105,7 +105,7 @@ func (sh *shard) put(a arrival) {
 	if closed {
 		_ = unix.Close(a.conn.fd)
 		sh.counts[a.join.Wish][a.join.Given].Add(-1)
-		sh.engine.leave(a.join, a.ear)
+		sh.engine.gone(a.join, a.ear)
 		return
 	}
 	sh.nudge()

@@ -66,7 +66,10 @@ var (
 type Config struct {
 	Shards     int  // goroutines that sweep; default GOMAXPROCS − 1, at least 1
 	Max        int  // listeners at once; default: what descriptors allow
+	MaxLoose   int  // listeners at once whose connection cannot be taken over (HTTP/2), beside Max; default 2000: a goroutine and 20 KB each
 	Goroutines bool // follow every listener with a goroutine, as on systems without epoll
+
+	Elsewhere func() int // descriptors that others hold because of strangers; nil: none
 
 	Now func() time.Time // default time.Now
 }
@@ -79,6 +82,7 @@ type Engine struct {
 	loose  counts // listeners that have a goroutine each
 
 	dropped [nDropped]atomic.Uint64
+	sockets atomic.Int64 // connections that were taken over
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -90,7 +94,8 @@ type Engine struct {
 	late     float64
 	starved  bool // memory is short
 	closed   bool
-	taken    int // places
+	taken    int // places with a socket of their own
+	shared   int // and those that share a connection
 	streams  map[*Stream]struct{}
 	sequence uint64
 }
@@ -153,6 +158,12 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Max <= 0 {
 		return nil, fmt.Errorf("sweep: only %d descriptors may be open: raise the limit (ulimit -n)", Descriptors())
 	}
+	if cfg.MaxLoose == 0 {
+		cfg.MaxLoose = 2000
+	}
+	if cfg.Elsewhere == nil {
+		cfg.Elsewhere = func() int { return 0 }
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -207,7 +218,7 @@ func (e *Engine) Close(ctx context.Context) error {
 func (e *Engine) Listeners() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.taken
+	return e.taken + e.shared
 }
 
 // Dropped gives how many listeners were let go, by reason.
@@ -239,9 +250,18 @@ func (e *Engine) SetFloor(c Cadence) {
 	e.carry(e.gov.setFloor(e.cfg.Now(), c))
 }
 
-// Admit takes a place for a newcomer who wishes for a cadence, and says which it gets. A place must be used, by Take or Follow, or given
-// back by Release. Errors: ErrFull, ErrStopping.
-func (e *Engine) Admit(wish Cadence) (Cadence, error) {
+// Way is how a listener's connection is served.
+type Way bool
+
+// The ways: a connection of its own, which is taken over, or a stream of one that it shares (HTTP/2).
+const (
+	Own    Way = false
+	Shared Way = true
+)
+
+// Admit takes a place for a newcomer who wishes for a cadence, and says which it gets. A place must be used, by Take where it has a connection
+// of its own, else by Follow, or given back by Release. Errors: ErrFull, ErrStopping.
+func (e *Engine) Admit(wish Cadence, way Way) (Cadence, error) {
 	load, least := e.expected()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -249,18 +269,26 @@ func (e *Engine) Admit(wish Cadence) (Cadence, error) {
 		return 0, ErrStopping
 	}
 	c, full := e.gov.newcomer(load, least)
-	if full || e.starved || e.taken >= e.cfg.Max {
+	switch {
+	case full, e.starved, way == Own && e.taken >= e.cfg.Max, way == Shared && e.shared >= e.cfg.MaxLoose:
 		return 0, ErrFull
+	case way == Own:
+		e.taken++
+	default:
+		e.shared++
 	}
-	e.taken++
 	return max(c, wish), nil
 }
 
 // Release gives a place back that was not used.
-func (e *Engine) Release() {
+func (e *Engine) Release(way Way) {
 	e.mu.Lock()
-	e.taken--
-	e.mu.Unlock()
+	defer e.mu.Unlock()
+	if way == Own {
+		e.taken--
+	} else {
+		e.shared--
+	}
 }
 
 // Join is a newcomer.
@@ -290,6 +318,7 @@ const looseCost = 40 * time.Microsecond
 // back when the listener is gone. The connection may be a *tls.Conn over a *Conn, a *Conn, or any other, which gets a goroutine.
 func (e *Engine) Take(conn net.Conn, input []byte, j Join) {
 	ear := e.enter(j)
+	e.sockets.Add(1)
 	sh := e.quietest()
 	var raw *Conn
 	var secure *tls.Conn
@@ -307,14 +336,14 @@ func (e *Engine) Take(conn net.Conn, input []byte, j Join) {
 			raw.handOver()
 		}
 		e.wg.Go(func() {
-			defer e.leave(j, ear)
+			defer e.gone(j, ear)
 			e.followConn(conn, input, j, ear)
 		})
 		return
 	}
 	if err := raw.detach(); err != nil {
 		_ = conn.Close()
-		e.leave(j, ear)
+		e.gone(j, ear)
 		return
 	}
 	raw.handOver()
@@ -352,13 +381,19 @@ func (e *Engine) enter(j Join) *observatory.Listener {
 	return nil
 }
 
+// gone counts out a listener that had a connection of its own.
+func (e *Engine) gone(j Join, ear *observatory.Listener) {
+	e.sockets.Add(-1)
+	e.leave(j, ear, Own)
+}
+
 // leave counts it out.
-func (e *Engine) leave(j Join, ear *observatory.Listener) {
+func (e *Engine) leave(j Join, ear *observatory.Listener, way Way) {
 	if ear != nil {
 		j.Stream.cfg.Audience.Leave(ear)
 	}
 	j.Stream.cfg.Tally.Listeners.Add(-1)
-	e.Release()
+	e.Release(way)
 }
 
 // govern measures twice a second, over two seconds, and lets the governor decide.

@@ -292,9 +292,9 @@ func TestAnnouncedCadence(t *testing.T) {
 				s.append(100)
 				time.Sleep(3 * time.Millisecond)
 			}
-			_, late := s.engine.Admit(sweep.Cadence200)
+			_, late := s.engine.Admit(sweep.Cadence200, sweep.Own)
 			must(t, late)
-			s.engine.Release()
+			s.engine.Release(sweep.Own)
 			if p := s.engine.Pace(); p.Cadence != sweep.Cadence1000 {
 				t.Errorf("the cadence is %v", p.Cadence.Duration())
 			}
@@ -316,12 +316,12 @@ func TestFull(t *testing.T) {
 	s := newStand(t, kinds[0], func(c *sweep.Config, _ *sweep.StreamConfig) { c.Max = 2 })
 	_, _ = s.join(nil, 0, 0)
 	second, _ := s.join(nil, 0, 0)
-	if _, err := s.engine.Admit(0); !errors.Is(err, sweep.ErrFull) {
+	if _, err := s.engine.Admit(0, sweep.Own); !errors.Is(err, sweep.ErrFull) {
 		t.Errorf("the one too many: %v", err)
 	}
 	_ = second.Close()
-	s.wait("there is room again", func() bool { _, err := s.engine.Admit(0); return err == nil })
-	s.engine.Release()
+	s.wait("there is room again", func() bool { _, err := s.engine.Admit(0, sweep.Own); return err == nil })
+	s.engine.Release(sweep.Own)
 }
 
 func must2[T any](v T, err error) T {
