@@ -10,6 +10,11 @@ func pathParam(name, about string) *huma.Param {
 	return &huma.Param{Name: name, In: "path", Required: true, Description: about, Schema: &huma.Schema{Type: huma.TypeString}}
 }
 
+// wish is an optional number in the query.
+func wish(name, about string, values ...any) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: about, Schema: &huma.Schema{Type: huma.TypeInteger, Enum: values, Default: values[0]}}
+}
+
 func streamed(kind, about string) *huma.Response {
 	return &huma.Response{Description: about, Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString}}}}
 }
@@ -23,6 +28,11 @@ func (a api) document() {
 		return map[string]*huma.Response{"200": streamed(kind, about)}
 	}
 	gone := map[string]*huma.Response{"204": {Description: "Done."}}
+	cadence := wish("cadence", "How often the server writes, in milliseconds, at the quickest.", 200, 400, 1000, 2000)
+	wishes := map[string]*huma.Param{
+		"live": cadence, "live-mp4": cadence, "live-ogg": cadence, "cues": cadence,
+		"whep": wish("packet", "Milliseconds of programme in a packet, at the least.", 20, 60, 120),
+	}
 	const session = "A WebRTC session, by the Location of its answer."
 	for _, d := range []struct {
 		id, method, path, tag, summary string
@@ -54,11 +64,20 @@ func (a api) document() {
 		if d.body != "" {
 			o.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{d.body: {Schema: &huma.Schema{Type: huma.TypeString}}}}
 		}
+		if wish := wishes[d.id]; wish != nil {
+			o.Parameters = append(o.Parameters, wish)
+		}
 		for status, response := range d.answers {
 			o.Responses[status] = response
 		}
 		a.huma.OpenAPI().AddOperation(&o)
 	}
+	o := a.describe(operation{
+		id: "crowd-consent", method: http.MethodGet, path: consentPath, tag: tagOperation, need: operator,
+		summary: "Whether the bearer may send a crowd, and how large a one",
+	})
+	o.Responses["200"] = streamed("application/json", "How many listeners.")
+	a.huma.OpenAPI().AddOperation(&o)
 	for _, d := range []struct{ id, path, summary string }{
 		{"healthz", "/healthz", "Whether the process lives"},
 		{"readyz", "/readyz", "Whether it takes listeners; 503 if not"},
