@@ -27,6 +27,8 @@ export interface Options {
     colorScheme?: "light" | "dark";
     /** The microphone as it is. Without, Chromium's noise suppression takes a steady tone for noise. */
     rawMicrophone?: boolean;
+    /** Takes a certificate that nobody vouches for. */
+    anyCertificate?: boolean;
 }
 
 /** What `hear` leaves in a page's window, the newest of each last. */
@@ -53,6 +55,7 @@ export class Visitor {
             viewport: options.viewport ?? { width: 1100, height: 800 },
             locale: options.locale ?? "en-GB",
             colorScheme: options.colorScheme ?? "light",
+            ignoreHTTPSErrors: options.anyCertificate ?? false,
         });
         const v = new Visitor(context);
         await context.addInitScript(hear);
@@ -60,8 +63,8 @@ export class Visitor {
         return v;
     }
 
-    async open(url: string): Promise<Page> {
-        const page = await this.context.newPage();
+    async open(url: string, door?: Page): Promise<Page> {
+        const page = door ?? (await this.context.newPage());
         const origin = new URL(url).origin;
         page.on("console", (m) => {
             if (m.type() === "error") this.complaints.push(`${page.url()}: ${m.text()} ${m.location().url}`);

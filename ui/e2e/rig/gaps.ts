@@ -9,6 +9,9 @@ export interface Heard {
     /** The lowest and the highest playback rate of the element. */
     slowest: number;
     fastest: number;
+    /** Milliseconds that the page measured for, and of these not: the page's thread was too busy for the meter. */
+    ms: number;
+    missed: number;
 }
 
 interface Meter extends Tapped {
@@ -26,7 +29,7 @@ export async function beginMeter(page: Page, from: "track" | "element"): Promise
         await context.resume();
         const source = context.createMediaStreamSource(stream);
         const tap = context.createScriptProcessor(4096, 1, 1);
-        const heard: Heard = { rms: [], waits: 0, slowest: 9, fastest: 0 };
+        const heard: Heard = { rms: [], waits: 0, slowest: 9, fastest: 0, ms: 0, missed: 0 };
         let sum = 0;
         let n = 0;
         tap.onaudioprocess = (e) => {
@@ -42,7 +45,10 @@ export async function beginMeter(page: Page, from: "track" | "element"): Promise
         const waits = () => void heard.waits++;
         el.addEventListener("waiting", waits);
         source.connect(tap).connect(context.destination);
+        const began = context.currentTime;
         const stop = () => {
+            heard.ms = (context.currentTime - began) * 1000;
+            heard.missed = Math.max(0, heard.ms - heard.rms.length * 20 - 200); // what is under way counts as measured
             el.removeEventListener("waiting", waits);
             source.disconnect();
             tap.disconnect();
@@ -65,7 +71,7 @@ export function endMeter(page: Page): Promise<Heard> {
  * Where a tone that never pauses paused: the beginning and the length of each gap, in milliseconds. The first 200 ms do not
  * count, in which the meter itself begins, nor single windows, which a busy machine's audio thread may lose.
  */
-export function gaps({ rms }: Heard): { at: number; ms: number }[] {
+export function gaps({ rms }: Pick<Heard, "rms">): { at: number; ms: number }[] {
     const usual = [...rms].sort((a, b) => a - b)[Math.floor(rms.length / 2)] ?? 0;
     const found: { at: number; ms: number }[] = [];
     rms.forEach((v, i) => {
@@ -78,17 +84,20 @@ export function gaps({ rms }: Heard): { at: number; ms: number }[] {
 }
 
 /** What a page's newest connection received: packets, and samples that were made up because audio was missing. */
-export function received(page: Page): Promise<{ packets: number; concealed: number; target: number | null }> {
+export function received(
+    page: Page,
+): Promise<{ packets: number; lost: number; concealed: number; target: number | null }> {
     return page.evaluate(async () => {
         const w = window as unknown as Meter;
         const peer = w.__peers[w.__peers.length - 1];
         if (!peer) throw new Error("the page has no connection");
-        let [packets, concealed] = [0, 0];
+        let [packets, lost, concealed] = [0, 0, 0];
         (await peer.getStats()).forEach((report: RTCInboundRtpStreamStats) => {
             if (report.type !== "inbound-rtp") return;
             packets = report.packetsReceived ?? 0;
+            lost = report.packetsLost ?? 0;
             concealed = (report.concealedSamples ?? 0) - (report.silentConcealedSamples ?? 0);
         });
-        return { packets, concealed, target: peer.getReceivers()[0]?.jitterBufferTarget ?? null };
+        return { packets, lost, concealed, target: peer.getReceivers()[0]?.jitterBufferTarget ?? null };
     });
 }

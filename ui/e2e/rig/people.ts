@@ -20,14 +20,15 @@ export async function takeStage(visitor: Visitor, link: string, name: string): P
     return page;
 }
 
-/** Opens an event's page and listens by one rung. */
+/** Opens an event's page, in `door` where that is given, and listens by one rung. */
 export async function tuneIn(
     visitor: Visitor,
     server: Server,
     slug: string,
     rung: "whep" | "push" | "hls",
+    door?: Page,
 ): Promise<Page> {
-    const page = await visitor.open(`${server.base}/e/${slug}?via=${rung}`);
+    const page = await visitor.open(`${server.base}/e/${slug}?via=${rung}`, door);
     await page.getByRole("button", { name: listen.listen, exact: true }).click();
     await page.getByRole("button", { name: listen.pause, exact: true }).waitFor();
     return page;

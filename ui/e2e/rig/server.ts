@@ -5,6 +5,22 @@ import { join, resolve } from "node:path";
 
 const binary = resolve(import.meta.dirname, "../../../bin/earshot");
 
+interface Options {
+    demo?: boolean;
+    data?: string;
+    listen?: string;
+    udp?: string;
+    /** Serves HTTPS with these files. Node trusts the certificate where NODE_EXTRA_CA_CERTS names it. */
+    tls?: { cert: string; key: string };
+    /** The one processor it may use. */
+    core?: number;
+}
+
+/** How to start bin/earshot so that it uses one processor only, where one is named. taskset leaves its pid to it. */
+export function pinned(core: number | undefined, args: string[]): [string, string[]] {
+    return core === undefined ? [binary, args] : ["taskset", ["-c", String(core), binary, ...args]];
+}
+
 /** A running `earshot serve` with a data folder of its own, on ports the system picks. */
 export class Server {
     private constructor(
@@ -21,9 +37,7 @@ export class Server {
         readonly udp: string,
     ) {}
 
-    static async start(
-        options: { demo?: boolean; data?: string; listen?: string; udp?: string } = {},
-    ): Promise<Server> {
+    static async start(options: Options = {}): Promise<Server> {
         const data = options.data ?? mkdtempSync(join(tmpdir(), "earshot-e2e-"));
         const args = [
             "serve",
@@ -35,7 +49,9 @@ export class Server {
             data,
         ];
         if (options.demo) args.push("--demo");
-        const child = spawn(binary, args, { stdio: ["ignore", "pipe", "pipe"] });
+        if (options.tls) args.push("--cert", options.tls.cert, "--key", options.tls.key);
+        const [program, given] = pinned(options.core, args);
+        const child = spawn(program, given, { stdio: ["ignore", "pipe", "pipe"] });
         const log: string[] = [];
         child.stderr.on("data", (b: Buffer) => log.push(b.toString()));
         let out = "";
