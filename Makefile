@@ -61,6 +61,11 @@ fuzz: need-build ## run every fuzz target for FUZZTIME (20s)
 soak: need-build ## what takes long: two simulated hours of a clock that is 100 ppm off
 	go test -count 1 -timeout 30m -v -run TestHoursOfDrift ./internal/mix -mix.drift 2h
 
+.PHONY: soak-browser
+SOAK_MINUTES ?= 10
+soak-browser: build need-test ui/node_modules ## Chromium over TLS beside a crowd for SOAK_MINUTES (10); appends to bench/RESULTS.md
+	SOAK_MINUTES=$(SOAK_MINUTES) bench/beside.sh
+
 .PHONY: bench
 bench: build need-test ui/node_modules ## measure, beside peers and limits; appends to bench/RESULTS.md
 	bench/run.sh

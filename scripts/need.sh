@@ -30,6 +30,7 @@ if [[ ${1:-build} == test ]]; then
   need gir1.2-gst-plugins-base-1.0 'gi_has GstSdp'
   need gir1.2-gst-plugins-bad-1.0 'gi_has GstWebRTC'
   need curl 'command -v curl'
+  need openssl 'command -v openssl'
 fi
 [[ ${#packages[@]} == 0 ]] && exit 0
 
