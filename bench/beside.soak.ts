@@ -69,7 +69,8 @@ afterAll(async () => {
 
 /** As many listeners as make the machine as busy as wanted, and how busy it then was for 20 s. */
 async function gather(): Promise<{ crowd: Crowd; size: number; busy: number; alone: number }> {
-    const alone = await busyFor(10);
+    let alone = 1; // at the quietest, so that a moment of somebody else's work does not make the crowd small
+    for (let i = 0; i < 5; i++) alone = Math.min(alone, await busyFor(2));
     let size = Number(process.env["SOAK_LISTENERS"] ?? 3000);
     for (let left = 3; ; left--) {
         const arrive = 8;
