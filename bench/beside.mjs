@@ -36,7 +36,7 @@ console.log(`
 ## ${new Date().toISOString().slice(0, 10)}, revision ${rev}: Chromium beside the crowd for ${r.minutes} minutes (\`make soak-browser\`)
 
 ${cpus()[0].model.trim()}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GB, Linux ${release().split("-")[0]}. Server on core 0, crowd on core 1, Chromium and the
-speaker on both; all over TLS with h2 offered. **${verdict[0].toUpperCase()}${verdict.slice(1)}.**
+speaker on both${r.nice ? `, all with a nice value of ${r.nice}` : ""}; all over TLS with h2 offered. **${verdict[0].toUpperCase()}${verdict.slice(1)}.**
 
 The machine was ${percent(r.alone)} busy with the pages alone and ${percent(r.busy)} with ${number(r.size)} push listeners (20 s before the minutes began), ${percent(r.machine)} over the
 minutes, in which the slower cadences cost less. What was neither server, crowd nor browser used ${percent(r.others)} of it, up to ${percent(r.worst)} in a

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { familySeconds } from "./machine";
 import { pinned } from "./server";
 
 /** Of the report of `earshot crowd`, what is looked at here. */
@@ -42,6 +43,9 @@ export class Crowd {
         const left = new Promise<void>((done) => child.once("exit", () => done()));
         return new Crowd(child, options.json, said, left);
     }
+
+    /** Processor time that it used so far. */
+    seconds = () => familySeconds(this.child.pid ?? 0);
 
     /** What it says at its end, which is when its time is over. */
     async report(): Promise<CrowdReport> {

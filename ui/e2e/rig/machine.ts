@@ -29,8 +29,8 @@ function processTicks(pid: number | string): { ticks: number; parent: number } {
 /** Seconds of processor time that a process used. */
 export const processSeconds = (pid: number) => processTicks(pid).ticks / 100;
 
-/** Ticks of this process and of all that descend from it, each by itself. */
-function family(): Map<number, number> {
+/** Ticks of a process and of all that descend from it, each by itself. */
+function family(root = process.pid): Map<number, number> {
     const all = new Map<number, { ticks: number; parent: number }>();
     for (const name of readdirSync("/proc")) {
         if (!/^\d+$/.test(name)) continue;
@@ -40,9 +40,12 @@ function family(): Map<number, number> {
             // it left meanwhile
         }
     }
-    const ours = (pid: number): boolean => pid === process.pid || (pid > 1 && ours(all.get(pid)?.parent ?? 0));
+    const ours = (pid: number): boolean => pid === root || (pid > 1 && ours(all.get(pid)?.parent ?? 0));
     return new Map([...all].filter(([pid]) => ours(pid)).map(([pid, { ticks }]) => [pid, ticks]));
 }
+
+/** Seconds of processor time that a process and all that descend from it used, as long as they live. */
+export const familySeconds = (pid: number) => [...family(pid).values()].reduce((sum, ticks) => sum + ticks, 0) / 100;
 
 /** One second of the machine: shares of all its processors. */
 export interface Moment {
