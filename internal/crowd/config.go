@@ -109,6 +109,8 @@ func (c *Config) fill() error {
 		return errors.New("--patience, --leave and --return: want durations such as 30s")
 	case c.Procs < 0 || c.Procs > 1000:
 		return fmt.Errorf("--procs %d: want 1 to 1000", c.Procs)
+	case c.Slow > 0 && (c.Rung == WebRTC || c.Rung == HLS):
+		return errors.New("--slow-readers is for rungs of one long response: push, ogg, mp4, cues")
 	case c.Loss > 0 && c.Rung != WebRTC:
 		return errors.New("--loss is for --rung webrtc: over TCP nothing is lost, only late; see --slow-readers")
 	}

@@ -19,8 +19,11 @@ import (
 	"time"
 )
 
-// perProcess is how many descriptors a worker plans with; some are needed beside.
+// perProcess is how many descriptors a worker plans with where it may open more: one loop is busy enough with them.
 const perProcess = 18000
+
+// aside is how many descriptors a worker needs beside its listeners'.
+const aside = 200
 
 // Run sends a crowd and reports how it went. Errors are of what cannot be begun; what goes wrong with listeners is in the report.
 // When ctx ends the crowd leaves, and the report says what was until then.
@@ -63,7 +66,8 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 
 // processes is how many there must be, or shall be.
 func processes(cfg *Config) int {
-	need := (cfg.Listeners*descriptors(cfg.Rung) + perProcess - 1) / perProcess
+	room := max(1, min(perProcess, descriptorLimit()-aside))
+	need := (cfg.Listeners*descriptors(cfg.Rung) + room - 1) / room
 	n := max(need, cfg.Procs, 1)
 	if each := len(cfg.urls()); n%each != 0 { // as many for each address
 		n += each - n%each
@@ -157,12 +161,18 @@ func (c *collector) listen(ctx context.Context, jobs []job) error {
 	if len(jobs) == 1 {
 		return work(ctx, jobs[0], func() (time.Time, error) { return begins(), nil }, rows())
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var workers, ready sync.WaitGroup
 	start := make(chan time.Time, len(jobs))
 	errs := make([]error, len(jobs))
 	ready.Add(len(jobs))
 	for i := range jobs {
-		workers.Go(func() { errs[i] = spawn(ctx, c.cfg.Worker, jobs[i], ready.Done, start, rows()) })
+		workers.Go(func() {
+			if errs[i] = spawn(ctx, c.cfg.Worker, jobs[i], ready.Done, start, rows()); errs[i] != nil {
+				cancel() // a crowd that lacks a part measures something else
+			}
+		})
 	}
 	ready.Wait()
 	at := begins()

@@ -377,6 +377,7 @@ func (h *hlsClient) heard(body []byte) error {
 	} else {
 		h.part++
 	}
+	l.behind = h.wanted() != nil
 	if w.timed {
 		if err := l.chunks(body); err != nil {
 			return err
@@ -386,7 +387,7 @@ func (h *hlsClient) heard(body []byte) error {
 			return fmt.Errorf("%w: an empty piece of media", errMalformed)
 		}
 		l.piece(w.loop.now, int64(length), 0)
-		if !date.IsZero() && w.loop.now-l.heard > burstTime {
+		if !date.IsZero() && !l.behind && w.loop.now-l.heard > burstTime {
 			age := w.loop.wall + w.loop.now - date.UnixNano()
 			w.tally.Delay.Add(age / 1000)
 			w.tally.Late.Add((age - int64(length) + frame) / 1000)

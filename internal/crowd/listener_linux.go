@@ -48,6 +48,7 @@ type listener struct {
 	slow   bool // reads at half the pace
 	joined bool // has heard something, ever
 	gapped bool
+	behind bool // what comes next is there already: how late this is says nothing
 
 	dialed   int64 // when the connection was begun
 	heard    int64 // when the first audio of this connection came; 0: none yet
@@ -232,7 +233,7 @@ func (l *listener) media(first uint64, count int) {
 // delays measures how late the frames from first to before last came, at the instant at.
 func (l *listener) delays(at int64, first, last uint64) {
 	w := l.w
-	if !w.timed || l.slow || at-l.heard < burstTime {
+	if !w.timed || l.slow || l.behind || at-l.heard < burstTime {
 		return // what comes at first is of before the listener came
 	}
 	age := w.loop.wall + at - w.origin // of frame 0

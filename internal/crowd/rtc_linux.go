@@ -31,9 +31,7 @@ type rtc struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	packetMS int32 // as last announced; 0: never
-	from     uint64
-	cues     *cueWatch
+	cues *cueWatch
 }
 
 func newRTC(w *worker) (*rtc, error) {
@@ -129,9 +127,8 @@ func (r *rtc) shake(c *rtcClient) {
 	}()
 }
 
-// announced is a change of the packets' length, for all who listen now and later.
+// announced is a change of the packets' length, for all who listen now. Who comes later has not heard of it, as a page has not.
 func (r *rtc) announced(ms int32, from uint64) {
-	r.packetMS, r.from = ms, from
 	for i := range r.w.crowd {
 		if l := &r.w.crowd[i]; l.state == hearing {
 			l.player.announce(max(ms, int32(r.w.cfg.Packet)), from)

@@ -12,3 +12,5 @@ import (
 func work(context.Context, job, func() (time.Time, error), func(Row)) error {
 	return errors.New("a crowd listens on Linux only")
 }
+
+func descriptorLimit() int { return 1 << 30 }

@@ -291,3 +291,12 @@ func work(ctx context.Context, j job, start func() (time.Time, error), rows func
 	w.loop.begin(at)
 	return w.run(ctx)
 }
+
+// descriptorLimit is how many descriptors a process may open.
+func descriptorLimit() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return int(min(l.Cur, 1<<30))
+}
