@@ -74,6 +74,21 @@ func TestScheduleFillsTheFirstSlots(t *testing.T) {
 	}
 }
 
+// Whoever changes the cadence stays at its moment of a step, and its step is the emptiest.
+func TestScheduleKeepsTheMoment(t *testing.T) {
+	s := newSchedule(Cadence1000)
+	for id := range uint32(50) {
+		if slot, _ := s.addAt(id, 7); slot%perStep != 7 {
+			t.Fatalf("slot %d is not at moment 7", slot)
+		}
+	}
+	for step := range Cadence1000.Steps() {
+		if n := len(s.slots[step*perStep+7]); n != 10 {
+			t.Errorf("step %d has %d", step, n)
+		}
+	}
+}
+
 func TestGovernor(t *testing.T) {
 	begun := time.Unix(1_800_000_000, 0)
 	now := begun

@@ -80,9 +80,25 @@ func (s *schedule) add(id uint32, room int) (slot, pos int) {
 		k = s.count % len(s.slots)
 	}
 	slot = s.slotAt(k)
+	return slot, s.put(id, slot)
+}
+
+// addAt gives a listener that comes from another cadence a slot at the same moment of a step, that of the step with the fewest there: so it never
+// waits longer than a whole round since its last visit.
+func (s *schedule) addAt(id uint32, moment int) (slot, pos int) {
+	slot = moment
+	for k := moment; k < len(s.slots); k += perStep {
+		if len(s.slots[k]) < len(s.slots[slot]) {
+			slot = k
+		}
+	}
+	return slot, s.put(id, slot)
+}
+
+func (s *schedule) put(id uint32, slot int) (pos int) {
 	s.slots[slot] = append(s.slots[slot], id)
 	s.count++
-	return slot, len(s.slots[slot]) - 1
+	return len(s.slots[slot]) - 1
 }
 
 // remove takes out who stands at a place, and says who stands there now instead, if anybody.

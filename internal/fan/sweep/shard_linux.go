@@ -3,6 +3,7 @@ package sweep
 import (
 	"crypto/tls"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -50,18 +51,17 @@ type arrival struct {
 
 // group is one stream's listeners on this shard.
 type group struct {
-	stream   *Stream
-	step     uint64    // the head when it was last looked at
-	begun    time.Time // when that was seen
-	jumped   time.Time // when the head last rose by more than one
-	closing  bool
-	classes  [cadences]*schedule // nil: nobody has that cadence
-	plan     *plan               // the latest that was seen
-	carried  bool                // the plan has taken effect
-	count    int
-	sent     uint64 // bytes, not yet told
-	skipped  uint64
-	lastTold time.Time
+	stream  *Stream
+	step    uint64    // the head when it was last looked at
+	begun   time.Time // when that was seen
+	jumped  time.Time // when the head last rose by more than one
+	closing bool
+	classes [cadences]*schedule // nil: nobody has that cadence
+	plan    *plan               // the latest that was seen
+	carried bool                // the plan has taken effect
+	count   int
+	sent    uint64 // bytes, not yet told
+	skipped uint64
 }
 
 const (
@@ -113,6 +113,9 @@ func (sh *shard) put(a arrival) {
 
 // run is the shard's life: at each step of a stream, and at each slot after it, it visits who is due; in between it reads what came.
 func (sh *shard) run() {
+	// A thread of its own, so that the thread's processor time is the sweep's: on a shared one, whoever ran in between would count.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	defer sh.close()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -154,7 +157,7 @@ func (sh *shard) tick() {
 	for more := true; more; {
 		more = false
 		began := time.Now()
-		thread, cpu := threadTime()
+		cpu := threadTime()
 		for i := 0; i < len(sh.groups); i++ {
 			g := sh.groups[i]
 			sh.look(time.Now())
@@ -168,10 +171,8 @@ func (sh *shard) tick() {
 			}
 		}
 		if sh.visited > 0 {
-			if same, now := threadTime(); same == thread {
-				sh.busy.Add(now - cpu)
-				sh.visits.Add(sh.visited)
-			}
+			sh.busy.Add(threadTime() - cpu)
+			sh.visits.Add(sh.visited)
 			sh.visited = 0
 		}
 		// Who comes waits for no long tick, and who is here for no flood of newcomers.
@@ -278,6 +279,23 @@ func (sh *shard) group(s *Stream) *group {
 
 // enlist puts a listener into its cadence's schedule.
 func (sh *shard) enlist(id uint32, l *listener) {
+	room := max(1, int(int64(slotWork)/max(1, sh.cost.Load())))
+	slot, pos := sh.schedule(l).add(id, room)
+	l.slot, l.pos = uint16(slot), uint32(pos)
+}
+
+// transfer moves a listener to another cadence.
+func (sh *shard) transfer(id uint32, l *listener, to Cadence) {
+	moment := int(l.slot) % perStep
+	sh.delist(l)
+	sh.counts.move(l.wish, l.cadence, to)
+	l.cadence = to
+	slot, pos := sh.schedule(l).addAt(id, moment)
+	l.slot, l.pos = uint16(slot), uint32(pos)
+}
+
+// schedule is that of a listener's cadence, ready to take it.
+func (sh *shard) schedule(l *listener) *schedule {
 	g := l.group
 	c := g.classes[l.cadence]
 	if c == nil {
@@ -290,9 +308,7 @@ func (sh *shard) enlist(id uint32, l *listener) {
 			c.turn = 0
 		}
 	}
-	room := max(1, int(int64(slotWork)/max(1, sh.cost.Load())))
-	slot, pos := c.add(id, room)
-	l.slot, l.pos = uint16(slot), uint32(pos)
+	return c
 }
 
 func (sh *shard) delist(l *listener) {
@@ -390,13 +406,9 @@ func (sh *shard) follow(g *group) {
 				id := c.slots[slot][i]
 				l := sh.listener(id)
 				to := g.plan.cadenceOf(l.wish, l.cadence)
-				if to == Cadence(k) {
-					continue
+				if to != Cadence(k) {
+					sh.transfer(id, l, to)
 				}
-				sh.delist(l)
-				sh.counts.move(l.wish, l.cadence, to)
-				l.cadence = to
-				sh.enlist(id, l)
 			}
 		}
 	}

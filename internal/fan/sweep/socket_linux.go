@@ -83,14 +83,13 @@ func readFD(fd int, b []byte) (int, error) {
 	}
 }
 
-// threadTime is the processor time that the present thread has had, and which thread that is: a difference says something only if it is the
-// same. (The wall would count what other goroutines and processes took in between.)
-func threadTime() (thread int, ns int64) {
+// threadTime is the processor time that the present thread has had, in ns. (The wall would count what others took in between.)
+func threadTime() int64 {
 	var ts unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
-		return 0, 0
+		return 0
 	}
-	return unix.Gettid(), ts.Nano()
+	return ts.Nano()
 }
 
 // Descriptors is how many descriptors this process may open.
