@@ -393,6 +393,9 @@ func newIdentity(log *slog.Logger) (*identity, error) {
 		dtls.WithEllipticCurves(elliptic.P256), // which everybody has (RFC 8827, 6.5), and which is a third of X25519 here
 		// The address passed STUN's integrity check, so the cookie's round trip (RFC 6347, 4.2.1) would tell nothing new.
 		dtls.WithInsecureSkipVerifyHello(true),
+		// The library answers no repeated hello, but repeats its flight by its own clock, at twice the interval each time. From the usual
+		// second on that would be four times before we give up.
+		dtls.WithFlightInterval(250*time.Millisecond),
 		dtls.WithLoggerFactory(peer.Logs(log)),
 	}
 	id := &identity{print: print}
