@@ -6,6 +6,8 @@ export interface Heard {
     rms: number[];
     /** Events of the media element that say that it waits for audio. */
     waits: number;
+    /** At each of them, milliseconds into the measurement, and how much audio the element still had. */
+    dry: { at: number; ahead: number }[];
     /** The lowest and the highest playback rate of the element. */
     slowest: number;
     fastest: number;
@@ -29,7 +31,7 @@ export async function beginMeter(page: Page, from: "track" | "element"): Promise
         await context.resume();
         const source = context.createMediaStreamSource(stream);
         const tap = context.createScriptProcessor(4096, 1, 1);
-        const heard: Heard = { rms: [], waits: 0, slowest: 9, fastest: 0, ms: 0, missed: 0 };
+        const heard: Heard = { rms: [], waits: 0, dry: [], slowest: 9, fastest: 0, ms: 0, missed: 0 };
         let sum = 0;
         let n = 0;
         tap.onaudioprocess = (e) => {
@@ -42,7 +44,12 @@ export async function beginMeter(page: Page, from: "track" | "element"): Promise
             heard.slowest = Math.min(heard.slowest, el.playbackRate);
             heard.fastest = Math.max(heard.fastest, el.playbackRate);
         };
-        const waits = () => void heard.waits++;
+        const waits = () => {
+            heard.waits++;
+            const { buffered, currentTime } = el;
+            const end = buffered.length > 0 ? buffered.end(buffered.length - 1) : 0;
+            heard.dry.push({ at: heard.rms.length * 20, ahead: (end - currentTime) * 1000 });
+        };
         el.addEventListener("waiting", waits);
         source.connect(tap).connect(context.destination);
         const began = context.currentTime;
