@@ -32,6 +32,12 @@ const silent = r.pages.filter((page) => page.gaps.length > 0);
 const verdict = silent.length === 0 ? "no page heard a gap" : `gaps at: ${silent.map((page) => page.name).join("; ")}`;
 const c = r.crowd;
 
+const dry = r.pages.flatMap((page) => (page.dry ?? []).map((event) => ({ ...event, name: page.name })));
+const dryAt =
+    dry.length === 0
+        ? ""
+        : `An element waited: ${dry.map(({ name, at, ahead }) => `${name} at ${time(at / 1000)} with ${whole(ahead)} ms in hand`).join("; ")}.\n\n`;
+
 console.log(`
 ## ${new Date().toISOString().slice(0, 10)}, revision ${rev}: Chromium beside the crowd for ${r.minutes} minutes (\`make soak-browser\`)
 
@@ -89,7 +95,7 @@ ${table(
     ]),
 )}
 
-In the programme itself, taken down from live.ogg, the tone paused ${r.programme.length} times (${r.programme.reduce((sum, { ms }) => sum + ms, 0)} ms).
+${dryAt}In the programme itself, taken down from live.ogg, the tone paused ${r.programme.length} times (${r.programme.reduce((sum, { ms }) => sum + ms, 0)} ms).
 
 The crowd: ${number(c.joined)} of ${number(c.listeners)} joined (failed: ${reasons(c.failed)}; cut off: ${reasons(c.lost)}), ${c.gaps} gaps at ${c.gap_listeners} listeners, ${c.lost_frames} frames lost, ${c.skips} skips;
 first audio p50 ${whole(c.first_audio_ms.p50)}, p99 ${whole(c.first_audio_ms.p99)} ms; lateness p50 ${whole(c.late_ms.p50)}, p99 ${whole(c.late_ms.p99)}, max ${whole(c.late_ms.max)} ms; ${c.audio.seconds} s of ${c.audio.listeners} listeners compared
