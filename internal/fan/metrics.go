@@ -54,6 +54,11 @@ var (
 	descCadence = prometheus.NewDesc("earshot_cadence_seconds", "How often listeners of streams are written to at the quickest.", nil, nil)
 	descLoad    = prometheus.NewDesc("earshot_sweep_load", "Share of a processor's time that the busiest sweep takes, 0 to 1.", nil, nil)
 	descLate    = prometheus.NewDesc("earshot_sweep_late_ratio", "Share of slots that were swept more than 100 ms late, over two seconds.", nil, nil)
+	descPacket  = prometheus.NewDesc("earshot_packet_seconds", "Of programme in one WebRTC packet, at the least.", nil, nil)
+	descBusy    = prometheus.NewDesc("earshot_whep_busy_ratio", "Share of the time that the busiest shard of WebRTC works, over two seconds.", nil, nil)
+	descAgain   = prometheus.NewDesc("earshot_whep_repeated_packets_total", "Packets that WebRTC listeners asked for again and got.", nil, nil)
+	descLoss    = prometheus.NewDesc("earshot_whep_reported_loss_ratio", "Mean share of packets that WebRTC listeners' reports call lost.", nil, nil)
+	descJitter  = prometheus.NewDesc("earshot_whep_reported_jitter_seconds", "Mean jitter in WebRTC listeners' reports.", nil, nil)
 	descStrays  = prometheus.NewDesc("earshot_port_strays_total",
 		"Packets and connections on the WebRTC port that belong to nobody and were dropped unanswered.", []string{"reason"}, nil)
 )
@@ -63,7 +68,7 @@ type collector struct{ fan *Fan }
 
 // Describe is prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate} {
+	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate, descPacket, descBusy, descAgain, descLoss, descJitter} {
 		ch <- d
 	}
 }
@@ -89,6 +94,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		total(descSkipped, float64(r.Skipped.Load()), name)
 	}
 	w := c.fan.whep.Stats()
+	for d, v := range map[*prometheus.Desc]float64{
+		descPacket: float64(w.PacketMS) / 1000, descBusy: w.Busy, descLoss: w.Loss, descJitter: w.Jitter.Seconds(),
+	} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	ch <- prometheus.MustNewConstMetric(descAgain, prometheus.CounterValue, float64(w.Repeated))
 	gauge(descListeners, float64(w.Listeners), "whep")
 	total(descJoined, float64(w.Joined), "whep")
 	total(descBytes, float64(w.Bytes), "whep")

@@ -395,7 +395,7 @@ func newIdentity(log *slog.Logger) (*identity, error) {
 		dtls.WithInsecureSkipVerifyHello(true),
 		// The library answers no repeated hello, but repeats its flight by its own clock, at twice the interval each time. From the usual
 		// second on that would be four times before we give up.
-		dtls.WithFlightInterval(250*time.Millisecond),
+		dtls.WithFlightInterval(250 * time.Millisecond),
 		dtls.WithLoggerFactory(peer.Logs(log)),
 	}
 	id := &identity{print: print}
