@@ -89,6 +89,19 @@ func TestScheduleKeepsTheMoment(t *testing.T) {
 	}
 }
 
+// Who changes over at the beginning of a step is visited in it, if it has its first moment: else it would wait a part too long.
+func TestScheduleBeginsAtOnce(t *testing.T) {
+	for c := range cadences {
+		s := newSchedule(c)
+		slot, _ := s.addAt(1, 0)
+		const step = 40 // of every cadence's first
+		s.turn = s.present(step, 0)
+		if due := s.due(step, 0); slot != 0 || s.turn != step*uint64(perStep) || due != s.turn+1 {
+			t.Errorf("%v: slot %d, turn %d, due before %d", c.Duration(), slot, s.turn, due)
+		}
+	}
+}
+
 func TestGovernor(t *testing.T) {
 	begun := time.Unix(1_800_000_000, 0)
 	now := begun

@@ -59,9 +59,9 @@ func newSchedule(c Cadence) *schedule {
 	return &schedule{steps: c.Steps(), slots: make([][]uint32, c.Steps()*perStep)}
 }
 
-// upcoming is the first turn that is not due yet, so long after a step's chunk came.
-func (s *schedule) upcoming(step uint64, since time.Duration) uint64 {
-	return step*uint64(perStep) + min(uint64(max(0, since)/slotTime)+1, uint64(perStep))
+// present is the turn whose time it is, so long after a step's chunk came.
+func (s *schedule) present(step uint64, since time.Duration) uint64 {
+	return step*uint64(perStep) + min(uint64(max(0, since)/slotTime), uint64(perStep))
 }
 
 // slotAt is the k-th slot in the order of filling: first the first of each step, then the second of each.
@@ -116,7 +116,7 @@ func (s *schedule) remove(slot, pos int) (moved uint32, any bool) {
 // due is the turn after the last that is due when so much time has passed since the latest step's chunk came. Turns of earlier steps are all
 // due. If the schedule is more than two rounds behind, whole rounds are skipped: one visit of each listener makes up for all.
 func (s *schedule) due(step uint64, since time.Duration) uint64 {
-	target := s.upcoming(step, since)
+	target := min(s.present(step, since)+1, (step+1)*uint64(perStep))
 	if round := uint64(len(s.slots)); target > s.turn+2*round {
 		skip := ((target-s.turn)/round - 1) * round
 		if s.turn < s.notes {

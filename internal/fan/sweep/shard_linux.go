@@ -303,7 +303,7 @@ func (sh *shard) schedule(l *listener) *schedule {
 		g.classes[l.cadence] = c
 	}
 	if c.count == 0 { // nobody was visited meanwhile, so nobody is late
-		c.turn, c.notes = c.upcoming(g.step, sh.now.Sub(g.begun)), 0
+		c.turn, c.notes = c.present(g.step, sh.now.Sub(g.begun)), 0
 		if g.closing {
 			c.turn = 0
 		}
