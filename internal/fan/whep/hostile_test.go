@@ -13,8 +13,6 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/stun/v4"
-
-	"earshot/internal/rig"
 )
 
 // stage puts one listener among strangers, who must not be noticed.
@@ -322,60 +320,6 @@ func TestMoves(t *testing.T) {
 	if b := read(home); b[0]&0xc0 != 0x80 {
 		t.Errorf("no audio at the new address: %x", b[:20])
 	}
-}
-
-// A NAT gives the client another address, and neither side is told: the checks show it.
-func TestMovesUnawares(t *testing.T) {
-	h := newHall(t, "127.0.0.1:0", func(c *Config) { c.Silent = 3 * time.Second })
-	h.play()
-	e := newEar(false)
-	l := h.dial(plainOffer(t), 0, e.take)
-	h.wait("audio", func() bool { return e.count() > 5 })
-	there := h.stranger()
-	b := make([]byte, 2048)
-	h.wait("audio at the new address", func() bool {
-		_, _ = there.Write(l.check(false))
-		_ = there.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-		n, err := there.Read(b)
-		return err == nil && n > 12 && b[0] == 0x80 && b[1] == 111
-	})
-	if st := h.engine.Stats(); st.Listeners != 1 {
-		t.Errorf("counted: %+v", st)
-	}
-}
-
-// Joining survives a path that loses a fifth of everything: each flight of the handshake is sent again where it did not arrive, the
-// server's last one too, although its handshake is over by then.
-func TestJoinsOverABadPath(t *testing.T) {
-	h := newHall(t, "127.0.0.1:0")
-	h.play()
-	var wg sync.WaitGroup
-	for i := range 24 {
-		relay, err := rig.NewImpair(h.port.Addr(), uint64(i), rig.Conditions{Loss: 0.2, Delay: time.Millisecond, Ordered: true})
-		must(t, err)
-		t.Cleanup(func() { _ = relay.Close() })
-		wg.Go(func() {
-			e := newEar(true)
-			ctx, cancel := context.WithTimeout(h.ctx, 20*time.Second)
-			defer cancel()
-			l, err := dialLight(ctx, lightOffer(t), func(offer []byte) (string, []byte, error) {
-				id, answer, err := h.engine.Answer(h.ctx, h.src, offer, 0)
-				return id, relay.Rewrite(answer), err
-			}, e.take, false)
-			if err != nil {
-				t.Errorf("seed %d: %v; %+v", i, err, h.engine.Stats())
-				return
-			}
-			t.Cleanup(l.close)
-			for deadline := time.Now().Add(10 * time.Second); e.count() < 5; time.Sleep(10 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Errorf("seed %d: nothing is heard", i)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
 }
 
 // No answer is longer than its question.

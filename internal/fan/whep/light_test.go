@@ -163,7 +163,7 @@ func (l *light) connect(ctx context.Context, old bool) error {
 	var err error
 	l.dtls, err = dtls.ClientWithOptions(lightConn{l}, l.server, dtls.WithCertificates(lightCert), dtls.WithInsecureSkipVerify(true),
 		dtls.WithCipherSuites(suite), dtls.WithSRTPProtectionProfiles(profile), dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret),
-		dtls.WithFlightInterval(200*time.Millisecond), dtls.WithDisableRetransmitBackoff(true))
+		dtls.WithFlightInterval(200*time.Millisecond))
 	if err != nil {
 		return err
 	}

@@ -74,8 +74,8 @@ type session struct {
 
 	mu        sync.Mutex
 	life      life
+	nominated bool
 	to        path
-	toAt      int64 // when the last check came from there
 	via       *shard
 	shaking   *shaking // from its first hello until it plays
 	cancel    context.CancelFunc
@@ -134,20 +134,18 @@ func (s *session) send(b []byte) {
 }
 
 // nominate says where a check came from. What is sent goes to the first such place, then to whichever the client nominated last
-// (RFC 8445, 8.1.1); and where that has gone quiet, to wherever checks come from now, since a NAT that forgot its binding gives the
-// client another address without its knowledge.
+// (RFC 8445, 8.1.1).
 func (s *session) nominate(from path, nominated bool) {
-	now := s.in.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.life == over || s.to == from {
-		s.toAt = now
+		s.nominated = s.nominated || nominated
 		return
 	}
-	if !nominated && s.to != (path{}) && now-s.toAt < int64(s.in.cfg.Silent)*2/5 {
+	if !nominated && (s.nominated || s.to != (path{})) {
 		return
 	}
-	s.to, s.toAt = from, now
+	s.to, s.nominated = from, s.nominated || nominated
 	if s.life == playing {
 		s.via.post(order{what: orderMove, s: s, to: from})
 	}
