@@ -29,6 +29,9 @@ type Offer struct {
 	RED      uint8  // payload type of RED over that Opus (RFC 2198), 0 if not offered in the usual form
 	NACK     bool   // generic NACK was offered for Opus (RFC 4585)
 
+	User     string // the other side's ICE credentials (RFC 8839, 5.4)
+	Password string
+
 	Hash   string  // of the fingerprint: sha-256, sha-384 or sha-512 (RFC 8122, 5)
 	Print  []byte  // the fingerprint: that hash of the certificate of the other side
 	Bundle bool    // the sections may share one transport (RFC 9143)
@@ -217,6 +220,7 @@ func (o *Offer) credentials(session, audio *section) error {
 	if !iceChars(ufrag, 4) || !iceChars(pwd, 22) {
 		return invalid("The offer lacks usable ICE credentials (ice-ufrag, ice-pwd).")
 	}
+	o.User, o.Password = ufrag, pwd
 	if o.Hash, o.Print = fingerprint(either("fingerprint")); o.Print == nil {
 		return invalid("The offer lacks a usable DTLS fingerprint (sha-256). Voices travel encrypted only.")
 	}

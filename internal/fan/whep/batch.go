@@ -40,6 +40,9 @@ func (o *outbox) next() []byte {
 }
 
 func (o *outbox) put(n int, to where) {
+	if n == 0 {
+		return
+	}
 	o.to[o.n], o.size[o.n] = to, n
 	o.n++
 }

@@ -113,6 +113,7 @@ type Engine struct {
 	stats  counters
 	shards []*shard
 	places candidates
+	tie    [8]byte // see ask
 	pace   pace
 
 	ctx    context.Context // ends handshakes
@@ -160,6 +161,7 @@ func New(cfg Config) (*Engine, error) {
 		sessions: make(map[string]*session), byUfrag: make(map[ufrag]*session), byPath: make(map[where]*session),
 		pending: make(map[*session]struct{}), channels: make(map[*timeline.Timeline]*channel), shaking: make(map[*shaker]struct{}),
 	}
+	_, _ = rand.Read(e.tie[:])
 	e.places = candidates{port: cfg.Port, advertise: cfg.Advertise}
 	e.pace.init()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
@@ -202,8 +204,9 @@ func (e *Engine) Answer(_ context.Context, src Source, offer []byte, packet int)
 	s := &session{
 		in: e, id: rand.Text(), opus: o.Opus, red: o.RED, nack: o.NACK, wish: wish, since: e.now(),
 		hash: map[string]crypto.Hash{"sha-256": crypto.SHA256, "sha-384": crypto.SHA384, "sha-512": crypto.SHA512}[o.Hash], print: o.Print,
+		theirs: o.User, theirKey: shortKey(o.Password),
 	}
-	s.allowance = s.since - rtcpSaved*rtcpEvery
+	s.allowance, s.asks = s.since-rtcpSaved*rtcpEvery, s.since-questionsSaved*questionEvery
 	random := rand.Text() // of 26 characters
 	copy(s.pwd[:], random)
 	random = rand.Text()
@@ -422,8 +425,9 @@ func (e *Engine) at(from where) *session {
 	return e.byPath[from]
 }
 
-// checked takes an authentic check, and says whether its address is one of the session's.
-func (e *Engine) checked(s *session, transaction uint32, nominates bool, from path) bool {
+// checked takes an authentic check, and says whether its address is one of the session's. Whether the session moves there is decided
+// elsewhere, see wonder.
+func (e *Engine) checked(s *session, transaction uint32, from path) bool {
 	known := from.tcp == nil && e.at(from.udp) == s
 	if s.seen(transaction, from) && !known {
 		e.stats.inbound[inboundReplay].Add(1)
@@ -448,9 +452,7 @@ func (e *Engine) checked(s *session, transaction uint32, nominates bool, from pa
 		e.byPath[from.udp] = s
 		e.mu.Unlock()
 	}
-	s.heard.Store(e.now())
 	s.reached.Store(true)
-	s.nominate(from, nominates)
 	return true
 }
 

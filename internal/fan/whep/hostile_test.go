@@ -42,6 +42,14 @@ func (h *hall) stranger() *net.UDPConn {
 	return c
 }
 
+// outsider has what a session's checks need, and no socket.
+func outsider(offer string, answer []byte) *light {
+	return &light{
+		names: sdpValue(string(answer), "ice-ufrag") + ":" + sdpValue(offer, "ice-ufrag"), pwd: sdpValue(string(answer), "ice-pwd"),
+		own: sdpValue(offer, "ice-pwd"),
+	}
+}
+
 // silent fails if anything was answered.
 func silent(t *testing.T, what string, conns ...*net.UDPConn) {
 	t.Helper()
@@ -208,13 +216,10 @@ func TestHandshakesWithoutEnd(t *testing.T) {
 	for range 16 { // says hello to DTLS, and no more
 		_, answer, err := h.engine.Answer(h.ctx, h.src, []byte(offer), 0)
 		must(t, err)
-		l := &light{names: sdpValue(string(answer), "ice-ufrag") + ":x", pwd: sdpValue(string(answer), "ice-pwd")}
+		l := outsider(offer, answer)
 		c := h.stranger()
 		_, _ = c.Write(l.check(true))
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := c.Read(make([]byte, 1500)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, l.prove(c))
 		_, _ = c.Write(hello())
 	}
 	before := runtime.NumGoroutine()
@@ -314,11 +319,139 @@ func TestMoves(t *testing.T) {
 	}
 	silent(t, "a way that was not nominated", side)
 	_, _ = home.Write(l.check(true))
-	if b := read(home); b[0] != 1 {
-		t.Errorf("the check was answered with %x", b)
-	}
+	must(t, l.prove(home))
 	if b := read(home); b[0]&0xc0 != 0x80 {
 		t.Errorf("no audio at the new address: %x", b[:20])
+	}
+}
+
+// Who has a session's password, or overheard a check, and not what the client alone has, moves nothing: no audio goes to an address that
+// did not answer for it, whatever it sends, and the listener hears on.
+func TestNobodyIsMovedWithoutProof(t *testing.T) {
+	h, l, e := staged(t)
+	victim := h.stranger()
+	spent, got, media := 0, 0, 0
+	buf := make([]byte, 2048)
+	for range 30 {
+		b := l.check(true)
+		n, _ := victim.Write(b)
+		spent += n
+		forged, err := stun.Build(stun.TransactionID, stun.BindingSuccess, stun.NewShortTermIntegrity(l.own), stun.Fingerprint)
+		must(t, err)
+		_, _ = victim.Write(forged.Raw) // the right key, to a question that nobody asked
+		for {
+			_ = victim.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			n, err := victim.Read(buf)
+			if err != nil {
+				break
+			}
+			got += n
+			if buf[0] > 3 {
+				media++
+			}
+			if n > len(b) {
+				t.Errorf("%d bytes answer %d", n, len(b))
+			}
+			if buf[0] == 0 { // the question's own transaction, signed with another's key
+				id := [stun.TransactionIDSize]byte(buf[8:20])
+				forged, err := stun.Build(stun.NewTransactionIDSetter(id), stun.BindingSuccess, stun.NewShortTermIntegrity(l.pwd), stun.Fingerprint)
+				must(t, err)
+				_, _ = victim.Write(forged.Raw)
+			}
+		}
+	}
+	h.unnoticed(e)
+	t.Logf("%d bytes of checks were answered by %d", spent, got)
+	if media > 0 || got > 2*spent {
+		t.Errorf("%d packets of media, %d bytes for %d", media, got, spent)
+	}
+	if n := h.port.Strays()["stranger"]; n == 0 {
+		t.Error("false answers were not counted")
+	}
+}
+
+// Before it has answered a question, an address is sent no flight of DTLS, which is ten times as long as what asks for it; who answers
+// late is connected then.
+func TestNoFlightWithoutProof(t *testing.T) {
+	h := newHall(t, "127.0.0.1:0")
+	h.play()
+	offer := plainOffer(t)
+	_, answer, err := h.engine.Answer(h.ctx, h.src, []byte(offer), 0)
+	must(t, err)
+	l, c := outsider(offer, answer), h.stranger()
+	spent := 0
+	for range 5 {
+		for _, b := range [][]byte{l.check(true), hello()} {
+			n, _ := c.Write(b)
+			spent += n
+		}
+	}
+	got, buf := 0, make([]byte, 2048)
+	for {
+		_ = c.SetReadDeadline(time.Now().Add(1500 * time.Millisecond)) // the library repeats its flight after one
+		n, err := c.Read(buf)
+		if err != nil {
+			break
+		}
+		got += n
+		if buf[0] > 3 {
+			t.Errorf("%d bytes of DTLS", n)
+		}
+	}
+	if got > spent {
+		t.Errorf("%d bytes for %d", got, spent)
+	}
+	// A client whose first answers are lost.
+	e := newEar(false)
+	late, err := dialLightBy(h.ctx, plainOffer(t), h.post(0), e.take, false, func(l *light) {
+		l.mute.Store(true)
+		time.AfterFunc(700*time.Millisecond, func() { l.mute.Store(false) })
+	})
+	must(t, err)
+	t.Cleanup(late.close)
+	h.wait("audio", func() bool { return e.count() > 5 })
+	if n := late.asked.Load(); n < 2 {
+		t.Errorf("it was asked %d times", n)
+	}
+}
+
+// A client whose address changes and who nominates is followed at once; one who does not know that it did, within some seconds.
+func TestFollowed(t *testing.T) {
+	h := newHall(t, "127.0.0.1:0")
+	h.play()
+	for _, nominates := range []bool{true, false} {
+		e := newEar(false)
+		l := h.dial(plainOffer(t), 0, e.take)
+		h.wait("audio", func() bool { return e.count() > 5 })
+		relocated := h.stranger()
+		begun, buf := time.Now(), make([]byte, 2048)
+		for media := false; !media; {
+			_, _ = relocated.Write(l.check(nominates))
+			_ = relocated.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			for !media {
+				n, err := relocated.Read(buf)
+				if err != nil {
+					break
+				}
+				if buf[0] == 0 {
+					answer, err := answerCheck(buf[:n], l.names, l.own, relocated.RemoteAddr())
+					must(t, err)
+					_, _ = relocated.Write(answer)
+				}
+				media = buf[0] >= 128
+			}
+			if time.Since(begun) > 10*time.Second {
+				t.Fatal("not followed")
+			}
+		}
+		took := time.Since(begun)
+		t.Logf("nominates %v: followed after %v", nominates, took)
+		if nominates && took > time.Second {
+			t.Error("too late")
+		}
+		if !nominates && took < 2*time.Second {
+			t.Error("a look aside moved a session")
+		}
 	}
 }
 

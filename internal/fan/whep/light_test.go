@@ -34,6 +34,9 @@ type light struct {
 	conn       net.PacketConn
 	server     net.Addr
 	names, pwd string
+	own        string      // its own password
+	mute       atomic.Bool // it answers no checks
+	asked      atomic.Int64
 	id         string
 	dtls       *dtls.Conn
 	quiet      atomic.Bool // what DTLS sends is swallowed
@@ -95,6 +98,11 @@ func sdpValue(sdp, key string) string {
 
 // dialLight connects a listener. heard may be nil.
 func dialLight(ctx context.Context, offer string, post func(offer []byte) (string, []byte, error), heard func(p *rtp.Packet), old bool) (*light, error) {
+	return dialLightBy(ctx, offer, post, heard, old, func(*light) {})
+}
+
+// dialLightBy changes the listener before it begins.
+func dialLightBy(ctx context.Context, offer string, post func(offer []byte) (string, []byte, error), heard func(p *rtp.Packet), old bool, change func(*light)) (*light, error) {
 	id, answer, err := post([]byte(offer))
 	if err != nil {
 		return nil, err
@@ -102,6 +110,7 @@ func dialLight(ctx context.Context, offer string, post func(offer []byte) (strin
 	l := &light{
 		id: id, heard: heard, hellos: make(chan []byte, 64), checks: make(chan []byte, 8), ended: make(chan struct{}),
 		names: sdpValue(string(answer), "ice-ufrag") + ":" + sdpValue(offer, "ice-ufrag"), pwd: sdpValue(string(answer), "ice-pwd"),
+		own: sdpValue(offer, "ice-pwd"),
 	}
 	ssrc, _ := strconv.ParseUint(strings.Fields(sdpValue(string(answer), "ssrc"))[0], 10, 32)
 	l.ssrc = uint32(ssrc)
@@ -114,6 +123,7 @@ func dialLight(ctx context.Context, offer string, post func(offer []byte) (strin
 	if l.conn, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(f[4])}); err != nil {
 		return nil, err
 	}
+	change(l)
 	l.wg.Go(l.read)
 	if err := l.connect(ctx, old); err != nil {
 		l.close()
@@ -215,6 +225,11 @@ func (l *light) read() {
 		b := buf[:n]
 		switch {
 		case n == 0:
+		case b[0] == 0 && n > 1 && b[1] == 1:
+			l.asked.Add(1)
+			if answer, err := answerCheck(b, l.names, l.own, l.server); err == nil && !l.mute.Load() {
+				_ = l.write(answer)
+			}
 		case b[0] <= 3:
 			select {
 			case l.checks <- append([]byte(nil), b...):
@@ -235,6 +250,49 @@ func (l *light) read() {
 				l.heard(p)
 			}
 		}
+	}
+}
+
+// answerCheck answers a check as an ICE agent does (RFC 8445, 7.3): names are those of its own checks, own is its password.
+func answerCheck(b []byte, names, own string, from net.Addr) ([]byte, error) {
+	m := &stun.Message{Raw: append([]byte(nil), b...)}
+	if err := m.Decode(); err != nil {
+		return nil, err
+	}
+	var name stun.Username
+	theirs, ours, _ := strings.Cut(names, ":")
+	if err := errors.Join(name.GetFrom(m), stun.NewShortTermIntegrity(own).Check(m), stun.Fingerprint.Check(m)); err != nil {
+		return nil, err
+	}
+	if name.String() != ours+":"+theirs || !m.Contains(stun.AttrPriority) || !m.Contains(stun.AttrICEControlled) {
+		return nil, fmt.Errorf("a check by the name of %q: %v", name, m)
+	}
+	u := from.(*net.UDPAddr)
+	out, err := stun.Build(stun.NewTransactionIDSetter(m.TransactionID), stun.BindingSuccess, &stun.XORMappedAddress{IP: u.IP, Port: u.Port},
+		stun.NewShortTermIntegrity(own), stun.Fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	return out.Raw, nil
+}
+
+// prove answers the question that comes to c within a second.
+func (l *light) prove(c net.Conn) error {
+	b := make([]byte, 2048)
+	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	for {
+		n, err := c.Read(b)
+		if err != nil {
+			return err
+		}
+		if n < 2 || b[0] != 0 || b[1] != 1 {
+			continue
+		}
+		answer, err := answerCheck(b[:n], l.names, l.own, c.RemoteAddr())
+		if err == nil {
+			_, err = c.Write(answer)
+		}
+		return err
 	}
 }
 

@@ -211,6 +211,16 @@ func (r *receiver) take(e *Engine, b []byte, from where) {
 			break
 		}
 		var s *session
+		if c.reply {
+			why = stranger
+			if e != nil {
+				s = e.at(from)
+			}
+			if s != nil && s.proved(&c, r.mac, path{udp: from}) {
+				why = keep
+			}
+			break
+		}
 		if e != nil {
 			s = e.find(c.local)
 		}
@@ -222,14 +232,19 @@ func (r *receiver) take(e *Engine, b []byte, from where) {
 			why = forgedST
 			break
 		}
-		if c.request && e.checked(s, c.transaction(), c.nominates, path{udp: from}) {
+		if at := (path{udp: from}); c.request && e.checked(s, c.transaction(), at) {
 			r.out.put(c.answer(r.out.next(), r.mac, s.pwd[:], from), from)
+			if t, asks := s.wonder(at, c.nominates); asks {
+				r.out.put(e.ask(r.out.next(), r.mac, s, t, len(b)), from)
+			}
 		}
 	case b[0] >= 20 && b[0] <= 63 && len(b) >= recordHeader, b[0] >= 128 && b[0] <= 191 && len(b) >= 8:
 		why = keep
 		if e != nil {
 			if s := e.at(from); s != nil {
-				p.media(e, s, b)
+				if t, asks := p.media(e, s, b, path{udp: from}); asks {
+					r.out.put(e.ask(r.out.next(), r.mac, s, t, len(b)), from)
+				}
 				break
 			}
 		}
@@ -244,14 +259,15 @@ func (r *receiver) take(e *Engine, b []byte, from where) {
 	}
 }
 
-// media passes on what came from a session's path and is no check.
-func (p *Port) media(e *Engine, s *session, b []byte) {
+// media passes on what came from a session's path and is no check. It says whether to ask that path for its proof.
+func (p *Port) media(e *Engine, s *session, b []byte, from path) (t tid, asks bool) {
 	switch {
 	case b[0] < 128:
-		s.hello(b)
+		return s.hello(b, from)
 	case len(b) >= 8 && b[1] >= 192 && b[1] <= 223: // RFC 5761, 4
 		s.control(b)
 	default:
 		e.stats.inbound[inboundUnwanted].Add(1)
 	}
+	return t, false
 }

@@ -67,15 +67,20 @@ type session struct {
 	wish  int // frames in a packet, at the least
 	since int64
 
-	heard   atomic.Int64 // when the last authentic check came, ns of the engine
-	reached atomic.Bool  // there was one
+	theirs   string // the client's half of a check's user name
+	theirKey []byte // of its password, see shortKey
+
+	heard   atomic.Int64 // when the last authentic check came from where the session is, ns of the engine
+	reached atomic.Bool  // there was one, from anywhere
 
 	paths []where // answered addresses; guarded by Engine.mu
 
 	mu        sync.Mutex
 	life      life
 	nominated bool
-	to        path
+	to        path       // which proved that it receives; none at first
+	questions []question // about other paths
+	asks      int64      // what may be asked, see question
 	via       *shard
 	shaking   *shaking // from its first hello until it plays
 	cancel    context.CancelFunc
@@ -91,11 +96,11 @@ type session struct {
 	checkAt uint8
 }
 
-// checksKept is how many checks are remembered: those of some twenty seconds.
+// checksKept is how many checks are remembered: those of some twenty seconds, or of two while a connection is made.
 const checksKept = 8
 
-// seen says whether a check came before, other than from where the session is. Checks have no other protection against somebody who
-// listens on the way and sends them again, so that the audio goes to them, or to a third who never asked for it.
+// seen says whether a check came lately, other than from where the session is: somebody may listen on the way and send it again. An
+// older one is taken for new; it is answered, and can fill the session's paths, but moves nothing, as its sender cannot answer ours.
 func (s *session) seen(transaction uint32, from path) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,46 +138,40 @@ func (s *session) send(b []byte) {
 	s.in.sendTo(to, b)
 }
 
-// nominate says where a check came from. What is sent goes to the first such place, then to whichever the client nominated last
-// (RFC 8445, 8.1.1).
-func (s *session) nominate(from path, nominated bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.life == over || s.to == from {
-		s.nominated = s.nominated || nominated
-		return
-	}
-	if !nominated && (s.nominated || s.to != (path{})) {
-		return
-	}
-	s.to, s.nominated = from, s.nominated || nominated
-	if s.life == playing {
-		s.via.post(order{what: orderMove, s: s, to: from})
-	}
-}
-
-// hello takes a datagram of DTLS records from one of the session's paths.
-func (s *session) hello(b []byte) {
+// hello takes a datagram of DTLS records from one of the session's paths. If no path has proved itself yet, it says whether to ask this
+// one, and by which transaction.
+func (s *session) hello(b []byte, from path) (t tid, asks bool) {
 	s.mu.Lock()
 	switch s.life {
 	case waiting:
-		k := newShaking(s)
+		if s.shaking == nil {
+			s.shaking = newShaking(s)
+		}
+		k := s.shaking
+		if s.to == (path{}) { // what is answered to a hello is ten times as long
+			if k.bytes.Load()+int64(len(b)) > helloUnprovedAt || !k.push(b) {
+				s.in.stats.inbound[inboundFlood].Add(1)
+			}
+			t, asks = s.question(from, false, s.in.now())
+			s.mu.Unlock()
+			return t, asks
+		}
 		k.push(b)
-		s.shaking, s.life = k, inLine
+		s.life = inLine
 		s.mu.Unlock()
 		s.in.queue(s)
-		return
+		return t, false
 	case inLine, shakes:
 		k := s.shaking
 		s.mu.Unlock()
 		if !k.push(b) {
 			s.in.stats.inbound[inboundFlood].Add(1)
 		}
-		return
+		return t, false
 	case playing:
 	default:
 		s.mu.Unlock()
-		return
+		return t, false
 	}
 	gone := false
 	var again []byte
@@ -204,6 +203,7 @@ func (s *session) hello(b []byte) {
 	case again != nil && len(again) <= len(b):
 		s.send(again)
 	}
+	return t, false
 }
 
 // control takes an SRTCP packet from one of the session's paths.

@@ -8,7 +8,7 @@ import (
 	"hash/crc32"
 )
 
-// STUN as ICE uses it (RFC 8489; RFC 8445, 7): binding requests, and answers to them. Nothing here allocates or keeps anything: checks
+// STUN as ICE uses it (RFC 8489; RFC 8445, 7): binding requests, and answers to them, theirs and ours. Nothing here allocates or keeps anything: checks
 // are what strangers can send without end.
 const (
 	stunHeader  = 20
@@ -21,13 +21,17 @@ const (
 	attrIntegrity   = 0x0008
 	attrIntegrity2  = 0x001c // MESSAGE-INTEGRITY-SHA256
 	attrXORMapped   = 0x0020
+	attrPriority    = 0x0024
 	attrNominated   = 0x0025 // USE-CANDIDATE
 	attrFingerprint = 0x8028
+	attrControlled  = 0x8029
 
 	macSize         = 20
 	fingerprintXOR  = 0x5354554e
 	stunAnswerMax   = stunHeader + 24 + 4 + macSize + 8
 	fingerprintSize = 8
+
+	priorityReflexive = 110<<24 | 0xffff<<8 | 0xff // of a peer-reflexive candidate (RFC 8445, 5.1.2)
 )
 
 // check is what a STUN message says, in the message's own bytes.
@@ -36,12 +40,13 @@ type check struct {
 	local     []byte // the first half of the user name: whose connection it is
 	mac       int    // where MESSAGE-INTEGRITY begins; 0: it has none of SHA-1
 	request   bool
+	reply     bool // a success response: to a question of ours, if it is anything
 	nominates bool
 	printed   bool // it has a fingerprint, and that is right
 }
 
-// judge sorts a packet by its first byte (RFC 7983, 7). STUN must be a binding request or indication with the magic
-// cookie, whole attributes, a user name and message integrity (RFC 8489, 5 and 14); whether they are right is said later.
+// judge sorts a packet by its first byte (RFC 7983, 7). STUN must be a binding request, indication or success with the magic
+// cookie, whole attributes, message integrity, and but for the success a user name (RFC 8489, 5 and 14); whether they are right is said later.
 func judge(b []byte) stray {
 	if len(b) == 0 {
 		return unknown
@@ -64,10 +69,10 @@ func readCheck(b []byte) (check, stray) {
 		return check{}, brokenST
 	}
 	typ := int(b[0])<<8 | int(b[1])
-	if typ != stunRequest && typ != stunHint {
+	if typ != stunRequest && typ != stunHint && typ != stunSuccess {
 		return check{}, brokenST
 	}
-	c := check{raw: b, request: typ == stunRequest}
+	c := check{raw: b, request: typ == stunRequest, reply: typ == stunSuccess}
 	named, signed := false, false
 	for at := stunHeader; at < len(b); {
 		if len(b)-at < 4 {
@@ -109,7 +114,7 @@ func readCheck(b []byte) (check, stray) {
 		}
 		at += whole
 	}
-	if !named || !signed {
+	if !named && !c.reply || !signed {
 		return check{}, unsigned
 	}
 	return c, keep
@@ -124,6 +129,15 @@ type hmacSHA1 struct {
 	pad          [sha1.BlockSize]byte
 	head         [4]byte
 	sum          [2 * sha1.Size]byte
+}
+
+// shortKey gives the key by which the HMAC of a password is made: the password, or if it is longer than a block, its hash (RFC 2104, 2).
+func shortKey(password string) []byte {
+	if len(password) <= sha1.BlockSize {
+		return []byte(password)
+	}
+	sum := sha1.Sum([]byte(password))
+	return sum[:]
 }
 
 func newHMAC() *hmacSHA1 { return &hmacSHA1{inner: sha1.New(), outer: sha1.New()} }
@@ -189,15 +203,53 @@ func (c *check) answer(b []byte, h *hmacSHA1, key []byte, from where) int {
 	for i, v := range ip {
 		at[8+i] = v ^ c.raw[4+i] // cookie, then transaction
 	}
-	mac := stunHeader + 4 + address
+	sign(b, h, key, stunHeader+4+address)
+	return size
+}
+
+// sign writes the integrity at mac, and the fingerprint if there is room.
+func sign(b []byte, h *hmacSHA1, key []byte, mac int) {
 	binary.BigEndian.PutUint16(b[mac:], attrIntegrity)
 	binary.BigEndian.PutUint16(b[mac+2:], macSize)
 	copy(b[mac+4:], h.of(key, b, mac))
-	if c.printed {
-		at := b[mac+4+macSize:]
-		binary.BigEndian.PutUint16(at, attrFingerprint)
-		binary.BigEndian.PutUint16(at[2:], 4)
-		binary.BigEndian.PutUint32(at[4:], crc32.ChecksumIEEE(b[:mac+4+macSize])^fingerprintXOR)
+	if end := mac + 4 + macSize; len(b) > end {
+		binary.BigEndian.PutUint16(b[end:], attrFingerprint)
+		binary.BigEndian.PutUint16(b[end+2:], 4)
+		binary.BigEndian.PutUint32(b[end+4:], crc32.ChecksumIEEE(b[:end])^fingerprintXOR)
 	}
+}
+
+// tid is the number of a transaction.
+type tid [12]byte
+
+// ask writes a binding request of a controlled agent (RFC 8445, 7.1.1) into b and gives its length: 0 if it would be longer than most.
+// theirs and ours are the halves of the user name, key is made of the other side's password, tie breaks ties of roles.
+func ask(b []byte, h *hmacSHA1, theirs string, ours ufrag, key []byte, t tid, tie [8]byte, most int) int {
+	name := len(theirs) + 1 + len(ours)
+	mac := stunHeader + 4 + (name+3)&^3 + 8 + 12
+	size := mac + 4 + macSize + fingerprintSize
+	if size > min(most, len(b)) {
+		return 0
+	}
+	b = b[:size]
+	clear(b)
+	binary.BigEndian.PutUint16(b, stunRequest)
+	binary.BigEndian.PutUint16(b[2:], uint16(size-stunHeader))
+	binary.BigEndian.PutUint32(b[4:], stunCookie)
+	copy(b[8:], t[:])
+	at := b[stunHeader:]
+	binary.BigEndian.PutUint16(at, attrUsername)
+	binary.BigEndian.PutUint16(at[2:], uint16(name))
+	n := 4 + copy(at[4:], theirs)
+	at[n] = ':'
+	copy(at[n+1:], ours[:])
+	at = at[4+(name+3)&^3:]
+	binary.BigEndian.PutUint16(at, attrPriority)
+	binary.BigEndian.PutUint16(at[2:], 4)
+	binary.BigEndian.PutUint32(at[4:], priorityReflexive)
+	binary.BigEndian.PutUint16(at[8:], attrControlled)
+	binary.BigEndian.PutUint16(at[10:], 8)
+	copy(at[12:], tie[:])
+	sign(b, h, key, mac)
 	return size
 }

@@ -125,6 +125,9 @@ func (p *Port) welcome(c *bounded) {
 	if n > 0 && b[2] <= 3 {
 		first, why = readCheck(b[2 : 2+n])
 	}
+	if first.reply { // to what?
+		why = stranger
+	}
 	if why != keep {
 		p.sock.stray[why].Add(1)
 		_ = c.Close()
@@ -156,10 +159,15 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 		t    = newStream(conn, raw)
 		from = path{tcp: t}
 		mac  = newHMAC()
-		out  [stunAnswerMax]byte
+		out  [packetMax]byte
 		s    *session
 	)
 	at := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	say := func(n int) {
+		if n > 0 {
+			e.overTCP(t, out[:n])
+		}
+	}
 	for packet := b[2 : 2+n]; ; {
 		switch {
 		case len(packet) == 0:
@@ -168,6 +176,12 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 			if why != keep {
 				p.sock.stray[why].Add(1)
 				return
+			}
+			if ck.reply {
+				if s == nil || !s.proved(&ck, mac, from) {
+					p.sock.stray[stranger].Add(1)
+				}
+				break
 			}
 			owner := e.find(ck.local)
 			if owner == nil || s != nil && s != owner {
@@ -179,16 +193,19 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 				return
 			}
 			s = owner
-			if ck.request && e.checked(s, ck.transaction(), ck.nominates, from) {
-				if k := ck.answer(out[:], mac, s.pwd[:], whereOf(at)); k > 0 {
-					e.overTCP(t, out[:k])
+			if ck.request && e.checked(s, ck.transaction(), from) {
+				say(ck.answer(out[:], mac, s.pwd[:], whereOf(at)))
+				if number, asks := s.wonder(from, ck.nominates); asks {
+					say(e.ask(out[:], mac, s, number, len(packet)))
 				}
 			}
 		case s == nil:
 			p.sock.stray[stranger].Add(1)
 			return
 		default:
-			p.media(e, s, packet)
+			if number, asks := p.media(e, s, packet, from); asks {
+				say(e.ask(out[:], mac, s, number, len(packet)))
+			}
 		}
 		_ = c.SetReadDeadline(time.Now().Add(tcpIdle))
 		n, err := readFrame(c, b)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -382,6 +383,7 @@ func BenchmarkCheck(b *testing.B) {
 func FuzzReadCheck(f *testing.F) {
 	f.Add(stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.NewUsername("a:b"), stun.NewShortTermIntegrity("c"), stun.Fingerprint).Raw)
 	f.Add(stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.NewUsername("abcdefgh"), stun.RawAttribute{Type: stun.AttrUseCandidate}, stun.NewShortTermIntegrity("c")).Raw)
+	f.Add(stun.MustBuild(stun.TransactionID, stun.BindingSuccess, stun.NewShortTermIntegrity("c"), stun.Fingerprint).Raw)
 	mac := newHMAC()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, why := readCheck(b)
@@ -405,6 +407,33 @@ func FuzzReadCheck(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Our own checks are what the library takes for a controlled agent's, whatever the client's credentials, and never longer than allowed.
+func TestAsk(t *testing.T) {
+	mac := newHMAC()
+	for _, n := range []int{4, 5, 6, 7, 64, 256} {
+		theirs, pwd := strings.Repeat("u", n), strings.Repeat("p", max(22, n))
+		b := make([]byte, packetMax)
+		for i := range b {
+			b[i] = 0xff
+		}
+		size := ask(b, mac, theirs, ufrag([]byte("abcdefgh")), shortKey(pwd), tid{1, 2, 3}, [8]byte{9}, packetMax)
+		m := &stun.Message{Raw: bytes.Clone(b[:size])}
+		must(t, m.Decode())
+		must(t, stun.NewShortTermIntegrity(pwd).Check(m))
+		must(t, stun.Fingerprint.Check(m))
+		var name stun.Username
+		must(t, name.GetFrom(m))
+		priority, err := m.Get(stun.AttrPriority)
+		must(t, err)
+		if name.String() != theirs+":abcdefgh" || m.Type != stun.BindingRequest || !bytes.Equal(priority, []byte{110, 0xff, 0xff, 0xff}) || !m.Contains(stun.AttrICEControlled) {
+			t.Errorf("%v", m)
+		}
+		if got := ask(b, mac, theirs, ufrag{}, shortKey(pwd), tid{}, [8]byte{}, size-1); got != 0 {
+			t.Errorf("%d bytes where %d are allowed", got, size-1)
+		}
+	}
 }
 
 func FuzzFeedback(f *testing.F) {
