@@ -49,8 +49,9 @@ var (
 			"offer: SDP that cannot be answered. handshake: a WebSocket handshake that is wrong.", []string{"reason"}, nil)
 	descInbound = prometheus.NewDesc("earshot_listener_inbound_total",
 		"What WebRTC listeners sent in vain. forged: RTCP or DTLS that is not authentic or a replay. garbled: not RTCP. strange: about other streams. "+
-			"flood: more than anybody needs. gone: asks for a packet that is no longer kept. unwanted: media. paths: one address too many. replay: a check seen before, from elsewhere. "+
-			"line: a hello while too many wait.", []string{"reason"}, nil)
+			"flood: more than anybody needs. gone: asks for a packet that is no longer kept. unwanted: media. "+
+			"paths: one address too many. taken: from where another plays. host: too many unconnected at one address. "+
+			"replay: a check seen before, from elsewhere. line: a hello while too many wait.", []string{"reason"}, nil)
 	descCadence = prometheus.NewDesc("earshot_cadence_seconds", "How often listeners of streams are written to at the quickest.", nil, nil)
 	descLoad    = prometheus.NewDesc("earshot_sweep_load", "Share of a processor's time that the busiest sweep takes, 0 to 1.", nil, nil)
 	descLate    = prometheus.NewDesc("earshot_sweep_late_ratio", "Share of slots that were swept more than 100 ms late, over two seconds.", nil, nil)

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,9 +32,12 @@ const (
 	// handshake is how long a WebRTC listener may take from the answer to DTLS being done.
 	handshake = 15 * time.Second
 
-	// unreached is how long one from whom no check has come yet is safe from being given up for a newcomer. A browser's first comes
-	// within a round trip; whoever floods with offers sends none.
-	unreached = 2 * time.Second
+	// hurryAfter is how long a handshake may take while others wait for theirs.
+	hurryAfter = 2 * time.Second
+
+	// guarded is how long the address of one who plays is theirs after a check: somewhat longer than the longest pause between checks (RFC
+	// 7675, 5.1: six seconds).
+	guarded = 7 * time.Second
 
 	// maxPaths bounds the addresses from which one session's checks are answered. One is usual; somebody who moves between networks has
 	// some more. A listener with 64 Ki ports, or with addresses that are not theirs, could fill the memory. Who needs more connects anew.
@@ -66,9 +70,10 @@ type Config struct {
 	// addresses.
 	Advertise []netip.Addr
 
-	Max           int // listeners at once, default 20,000; each takes about 3 KB
-	MaxPending    int // of these, not yet connected, default 1000: what a flood of offers can hold
-	MaxHandshakes int // of these, in the middle of DTLS, default 128, about 50 KB each; the others wait in line
+	Max            int // listeners at once, default 20,000; each takes about 3 KB
+	MaxPending     int // of these, not yet connected, default 1000: what a flood of offers can hold
+	MaxPendingHost int // of these, from one IPv4 address or IPv6 /64 while more than half of MaxPending are there, default 64
+	MaxHandshakes  int // of these, in the middle of DTLS, default 128, about 50 KB each; the others wait in line
 
 	Shards int           // goroutines that send, default one less than processors, at least one
 	Silent time.Duration // how long nothing authentic may come before a listener is given up, default 30 s (RFC 7675, 5.1)
@@ -91,6 +96,7 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.Max, 20_000)
 	set(&c.MaxPending, 1000)
+	set(&c.MaxPendingHost, 64)
 	set(&c.MaxHandshakes, 128)
 	set(&c.Shards, max(1, runtime.GOMAXPROCS(0)-1))
 	if c.Silent == 0 {
@@ -126,7 +132,7 @@ type Engine struct {
 	sessions map[string]*session
 	byUfrag  map[ufrag]*session
 	byPath   map[where]*session
-	pending  map[*session]struct{} // not playing yet
+	pending  pending
 	channels map[*timeline.Timeline]*channel
 	closed   bool
 
@@ -159,7 +165,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, id: id, begun: time.Now(), stop: make(chan struct{}),
 		sessions: make(map[string]*session), byUfrag: make(map[ufrag]*session), byPath: make(map[where]*session),
-		pending: make(map[*session]struct{}), channels: make(map[*timeline.Timeline]*channel), shaking: make(map[*shaker]struct{}),
+		pending: pending{hosts: make(map[host]int)}, channels: make(map[*timeline.Timeline]*channel), shaking: make(map[*shaker]struct{}),
 	}
 	_, _ = rand.Read(e.tie[:])
 	e.places = candidates{port: cfg.Port, advertise: cfg.Advertise}
@@ -227,7 +233,7 @@ func (e *Engine) admit(s *session, src Source) error {
 		e.stats.refused[refusedStopping].Add(1)
 		return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
-	if len(e.sessions) >= e.cfg.Max || len(e.pending) >= e.cfg.MaxPending && !e.makeRoom() {
+	if len(e.sessions) >= e.cfg.Max || e.pending.size() >= e.cfg.MaxPending && !e.makeRoom() {
 		e.stats.refused[refusedFull].Add(1)
 		return event.Unavailable("The server has as many WebRTC listeners as it can take. Listen another way, or try again in a minute.", nil)
 	}
@@ -241,7 +247,7 @@ func (e *Engine) admit(s *session, src Source) error {
 	ch.users++
 	s.ch = ch
 	e.sessions[s.id], e.byUfrag[s.ufrag] = s, s
-	e.pending[s] = struct{}{}
+	e.pending.add(s)
 	e.alive.Add(1)
 	return nil
 }
@@ -264,15 +270,10 @@ func (e *Engine) follow(ch *channel) {
 	}
 }
 
-// makeRoom gives up the pending session that has waited longest without a check.
+// makeRoom gives up the pending session that has been half-open longest, if that is too long. The caller holds mu.
 func (e *Engine) makeRoom() bool {
-	var oldest *session
-	for s := range e.pending {
-		if !s.reached.Load() && (oldest == nil || s.since < oldest.since) {
-			oldest = s
-		}
-	}
-	if oldest == nil || e.now()-oldest.since < int64(unreached) {
+	oldest := e.pending.oldest(e.now())
+	if oldest == nil {
 		return false
 	}
 	e.forget(oldest)
@@ -287,7 +288,7 @@ func (e *Engine) forget(s *session) bool {
 	}
 	delete(e.sessions, s.id)
 	delete(e.byUfrag, s.ufrag)
-	delete(e.pending, s)
+	e.pending.remove(s)
 	for _, w := range s.paths {
 		if e.byPath[w] == s {
 			delete(e.byPath, w)
@@ -381,13 +382,8 @@ func (e *Engine) keep() {
 			return
 		}
 		now := e.now()
-		var late []*session
 		e.mu.RLock()
-		for s := range e.pending {
-			if now-s.since > int64(handshake) {
-				late = append(late, s)
-			}
-		}
+		late := e.pending.late(now)
 		e.mu.RUnlock()
 		for _, s := range late {
 			e.drop(s, droppedHandshake)
@@ -429,31 +425,65 @@ func (e *Engine) at(from where) *session {
 // elsewhere, see wonder.
 func (e *Engine) checked(s *session, transaction uint32, from path) bool {
 	known := from.tcp == nil && e.at(from.udp) == s
-	if s.seen(transaction, from) && !known {
-		e.stats.inbound[inboundReplay].Add(1)
-		return false
+	if known || from.tcp != nil && s.reached.Load() {
+		if s.seen(transaction, from) && !known {
+			e.stats.inbound[inboundReplay].Add(1)
+			return false
+		}
+		return true
 	}
-	if from.tcp == nil && !known {
-		e.mu.Lock()
-		if e.sessions[s.id] != s {
-			e.mu.Unlock()
-			return false
+	why := e.enter(s, transaction, from)
+	if why >= 0 {
+		e.stats.inbound[why].Add(1)
+	}
+	return why == entered
+}
+
+// What enter answers if it is not a reason.
+const (
+	entered = -1 - iota
+	ended
+)
+
+// enter takes a check from an address that is not its session's, and gives the inbound reason why it does not become so.
+func (e *Engine) enter(s *session, transaction uint32, from path) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	first := !s.reached.Load()
+	owner := e.byPath[from.udp]
+	switch {
+	case e.sessions[s.id] != s:
+		return ended
+	case from.tcp == nil && owner != nil && owner.place == nil && owner.lives(from):
+		return inboundTaken
+	case from.tcp == nil && len(s.paths) >= maxPaths:
+		return inboundPaths
+	}
+	if first {
+		most := e.cfg.MaxPending
+		if e.pending.size() > e.cfg.MaxPending/2 {
+			most = e.cfg.MaxPendingHost
 		}
-		if len(s.paths) >= maxPaths {
-			e.mu.Unlock()
-			e.stats.inbound[inboundPaths].Add(1)
-			return false
+		if !e.pending.comes(s, hostOf(from.at()), most) {
+			return inboundHost
 		}
+		s.reached.Store(true)
+	}
+	// Only now: a check that is refused for another reason may come again.
+	if s.seen(transaction, from) {
+		return inboundReplay
+	}
+	if from.tcp == nil {
 		// An address that was another's is this one's now: it has the password, and the other's page was left.
-		if len(s.paths) == 0 {
-			s.paths = make([]where, 0, 1) // nearly all have one
+		if !slices.Contains(s.paths, from.udp) {
+			if len(s.paths) == 0 {
+				s.paths = make([]where, 0, 1) // nearly all have one
+			}
+			s.paths = append(s.paths, from.udp)
 		}
-		s.paths = append(s.paths, from.udp)
 		e.byPath[from.udp] = s
-		e.mu.Unlock()
 	}
-	s.reached.Store(true)
-	return true
+	return entered
 }
 
 // lineMost bounds those who wait for their handshake.
@@ -467,7 +497,7 @@ func (e *Engine) hurry(now int64) {
 		return
 	}
 	for k := range e.shaking {
-		if k.cancel != nil && now-k.since > int64(unreached) {
+		if k.cancel != nil && now-k.since > int64(hurryAfter) {
 			k.cancel()
 			k.cancel = nil
 		}
@@ -476,15 +506,26 @@ func (e *Engine) hurry(now int64) {
 
 // queue lets a session shake hands, at once or when others are done.
 func (e *Engine) queue(s *session) {
+	e.mu.Lock()
+	e.pending.shakes(s, e.now())
+	e.mu.Unlock()
+	s.mu.Lock()
+	if s.life != inLine {
+		s.mu.Unlock()
+		return
+	}
+	// The goroutine's own, for as long as it runs. It is counted while the session's count must be there: Close may wait already.
+	e.alive.Add(1)
+	s.mu.Unlock()
 	e.shakeMu.Lock()
 	if len(e.shaking) < e.cfg.MaxHandshakes {
 		k := &shaker{}
 		e.shaking[k] = struct{}{}
 		e.shakeMu.Unlock()
-		e.alive.Add(1) // the goroutine's own, for as long as it runs
 		go e.shake(k, s)
 		return
 	}
+	defer e.alive.Done()
 	full := len(e.line) >= e.lineMost()
 	if !full {
 		e.line = append(e.line, s)
@@ -569,7 +610,7 @@ func (e *Engine) shakeOne(ctx context.Context, cancel context.CancelFunc, s *ses
 	s.via.post(order{what: orderJoin, s: s, to: s.to})
 	s.mu.Unlock()
 	e.mu.Lock()
-	delete(e.pending, s)
+	e.pending.remove(s)
 	e.mu.Unlock()
 }
 

@@ -1,6 +1,7 @@
 package whep
 
 import (
+	"container/list"
 	"context"
 	"crypto"
 	"sync"
@@ -20,6 +21,14 @@ type password [24]byte
 type path struct {
 	tcp *stream
 	udp where
+}
+
+// at gives the address at the other end.
+func (p path) at() where {
+	if p.tcp != nil {
+		return p.tcp.at
+	}
+	return p.udp
 }
 
 // stage of a session's life.
@@ -73,7 +82,11 @@ type session struct {
 	heard   atomic.Int64 // when the last authentic check came from where the session is, ns of the engine
 	reached atomic.Bool  // there was one, from anywhere
 
-	paths []where // answered addresses; guarded by Engine.mu
+	// Guarded by Engine.mu.
+	paths   []where       // answered addresses
+	place   *list.Element // in Engine.pending; nil: it is not there
+	greeted int64         // when the handshake was first asked for; 0: it was not
+	host    host          // where it is counted as pending
 
 	mu        sync.Mutex
 	life      life
@@ -112,6 +125,13 @@ func (s *session) seen(transaction uint32, from path) bool {
 	s.checks[s.checkAt] = transaction
 	s.checkAt = (s.checkAt + 1) % checksKept
 	return false
+}
+
+// lives says whether the session, which plays, is at an address and was heard from there just now.
+func (s *session) lives(at path) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.to == at && s.in.now()-s.heard.Load() < int64(guarded)
 }
 
 // RTCP is paid for like retransmissions: so many packets at once, and one more each tenth of a second.

@@ -33,6 +33,8 @@ const (
 	inboundGone            // a retransmission of what is no longer kept
 	inboundUnwanted        // media, from who only listens
 	inboundPaths           // a check from one address too many
+	inboundTaken           // a check from the address of another listener, who plays there
+	inboundHost            // a first check from an address that has too many who do not play yet
 	inboundReplay          // a check that was seen before, from another address
 	inboundLine            // a hello while too many wait for their handshake
 	nInbound
@@ -41,7 +43,7 @@ const (
 var (
 	droppedNames = [nDropped]string{"protocol", "no_handshake", "lost", "queue", "unreachable", "certificate"}
 	refusedNames = [nRefused]string{"full", "stopping", "offer"}
-	inboundNames = [nInbound]string{"forged", "garbled", "strange", "flood", "gone", "unwanted", "paths", "replay", "line"}
+	inboundNames = [nInbound]string{"forged", "garbled", "strange", "flood", "gone", "unwanted", "paths", "taken", "host", "replay", "line"}
 )
 
 // latenesses are the upper bounds of the classes in which lateness is counted.
@@ -119,7 +121,7 @@ func (e *Engine) Stats() Stats {
 		s.Jitter = time.Duration(float64(c.jitter.Load()) / float64(s.Reports) / 48000 * float64(time.Second))
 	}
 	e.mu.RLock()
-	s.Pending = len(e.pending)
+	s.Pending = e.pending.size()
 	e.mu.RUnlock()
 	s.PacketMS, s.Busy = e.pace.state()
 	return s

@@ -33,6 +33,7 @@ const (
 type stream struct {
 	conn net.Conn
 	raw  syscall.RawConn
+	at   where
 
 	mu   sync.Mutex
 	buf  []byte
@@ -42,8 +43,8 @@ type stream struct {
 	call func(fd uintptr)
 }
 
-func newStream(conn net.Conn, raw syscall.RawConn) *stream {
-	t := &stream{conn: conn, raw: raw}
+func newStream(conn net.Conn, raw syscall.RawConn, at where) *stream {
+	t := &stream{conn: conn, raw: raw, at: at}
 	t.call = func(fd uintptr) { t.n, t.err = syscall.Write(int(fd), t.rest) }
 	return t
 }
@@ -156,13 +157,13 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 	}
 	_ = conn.SetWriteBuffer(tcpWrite)
 	var (
-		t    = newStream(conn, raw)
+		at   = whereOf(c.RemoteAddr().(*net.TCPAddr).AddrPort())
+		t    = newStream(conn, raw, at)
 		from = path{tcp: t}
 		mac  = newHMAC()
 		out  [packetMax]byte
 		s    *session
 	)
-	at := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	say := func(n int) {
 		if n > 0 {
 			e.overTCP(t, out[:n])
@@ -194,7 +195,7 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 			}
 			s = owner
 			if ck.request && e.checked(s, ck.transaction(), from) {
-				say(ck.answer(out[:], mac, s.pwd[:], whereOf(at)))
+				say(ck.answer(out[:], mac, s.pwd[:], at))
 				if number, asks := s.wonder(from, ck.nominates); asks {
 					say(e.ask(out[:], mac, s, number, len(packet)))
 				}

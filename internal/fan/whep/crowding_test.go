@@ -1,0 +1,177 @@
+package whep
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"earshot/internal/event"
+)
+
+// halfOpen makes a session as somebody does who goes on no further than asked: an offer, a check, the proof, a hello that begins nothing.
+func (h *hall) halfOpen(c net.Conn, offer string, steps int) (err error) {
+	h.tb.Helper()
+	_, answer, err := h.engine.Answer(h.ctx, h.src, []byte(offer), 0)
+	if err != nil {
+		return err
+	}
+	l := outsider(offer, answer)
+	if steps > 0 {
+		_, _ = c.Write(l.check(true))
+	}
+	if steps > 1 {
+		must(h.tb, l.prove(c))
+		_, _ = c.Write(hello())
+	}
+	return nil
+}
+
+// However far half-open sessions go, a newcomer waits for two to four seconds at most, and who is connected does not notice.
+func TestHalfOpenSessionsKeepNobodyOut(t *testing.T) {
+	for steps, most := range []time.Duration{idleSafe, idleSafe, shakingSafe} {
+		h, _, e := staged(t, func(c *Config) { c.MaxPending = 12 })
+		offer := plainOffer(t)
+		for range 12 {
+			must(t, h.halfOpen(h.stranger(), offer, steps))
+		}
+		begun := time.Now()
+		if err := h.halfOpen(h.stranger(), offer, 0); event.CodeOf(err) != event.CodeUnavailable {
+			t.Errorf("step %d: at the limit: %v", steps, err)
+		}
+		late := newEar(false)
+		ctx, cancel := context.WithTimeout(h.ctx, 12*time.Second)
+		defer cancel()
+		l, err := dialLight(ctx, offer, func(offer []byte) (id string, answer []byte, err error) {
+			for {
+				if id, answer, err = h.post(0)(offer); event.CodeOf(err) != event.CodeUnavailable || ctx.Err() != nil {
+					return id, answer, err
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		}, late.take, false)
+		must(t, err)
+		t.Cleanup(l.close)
+		took := time.Since(begun)
+		t.Logf("step %d: in after %v", steps, took)
+		if took > most+2*time.Second {
+			t.Errorf("step %d: in after %v", steps, took)
+		}
+		h.wait("the newcomer hears", func() bool { return late.count() > 5 })
+		h.unnoticed(e)
+	}
+}
+
+// One address has only so many places among those who do not play yet, once half of them are taken; others are let in.
+func TestPendingOfOneAddress(t *testing.T) {
+	h := newHall(t, "127.0.0.1:0", func(c *Config) { c.MaxPending, c.MaxPendingHost = 10, 3 })
+	offer := plainOffer(t)
+	var all []*light
+	for range 8 {
+		_, answer, err := h.engine.Answer(h.ctx, h.src, []byte(offer), 0)
+		must(t, err)
+		all = append(all, outsider(offer, answer))
+	}
+	answered := func(l *light, from string) bool {
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(from)}, net.UDPAddrFromAddrPort(h.port.Addr()))
+		must(t, err)
+		defer c.Close()
+		_, _ = c.Write(l.check(true))
+		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_, err = c.Read(make([]byte, 2048))
+		return err == nil
+	}
+	for i, l := range all[:5] {
+		if got := answered(l, "127.0.0.1"); got != (i < 3) {
+			t.Errorf("session %d: answered %v", i, got)
+		}
+	}
+	if !answered(all[5], "127.0.0.2") || !answered(all[0], "127.0.0.1") {
+		t.Error("others are not answered")
+	}
+	if n := h.engine.Stats().Inbound["host"]; n != 2 {
+		t.Errorf("%d were counted", n)
+	}
+	for _, l := range all[:3] {
+		h.engine.drop(h.engine.find([]byte(l.names[:8])), -1)
+	}
+	if !answered(all[3], "127.0.0.1") {
+		t.Error("who left still counts")
+	}
+	h.engine.mu.RLock()
+	defer h.engine.mu.RUnlock()
+	if n := len(h.engine.pending.hosts); n != 2 {
+		t.Errorf("%d hosts are known", n)
+	}
+}
+
+// Two sessions at one address take turns, but not for ever more memory; and none takes it from one who plays there.
+func TestTugOfWar(t *testing.T) {
+	h, l, e := staged(t)
+	offer := plainOffer(t)
+	var two []*light
+	for range 2 {
+		_, answer, err := h.engine.Answer(h.ctx, h.src, []byte(offer), 0)
+		must(t, err)
+		two = append(two, outsider(offer, answer))
+	}
+	c := h.stranger()
+	answered := func(write func([]byte) (int, error), l *light, read func() bool) bool {
+		_, err := write(l.check(false))
+		must(t, err)
+		return read()
+	}
+	buf := make([]byte, 2048)
+	for i := range 2 * maxPaths {
+		ok := answered(c.Write, two[i%2], func() bool {
+			_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+			for {
+				if _, err := c.Read(buf); err != nil || buf[0] == 1 {
+					return err == nil
+				}
+			}
+		})
+		if !ok {
+			t.Fatalf("turn %d is not answered", i)
+		}
+	}
+	for _, l := range two {
+		h.engine.mu.RLock()
+		if n := len(h.engine.byUfrag[ufrag([]byte(l.names[:8]))].paths); n != 1 {
+			t.Errorf("%d addresses", n)
+		}
+		h.engine.mu.RUnlock()
+	}
+	// From the listener's own socket.
+	if err := l.write(two[0].check(true)); err != nil {
+		t.Fatal(err)
+	}
+	h.wait("it is refused", func() bool { return h.engine.Stats().Inbound["taken"] == 1 })
+	h.unnoticed(e)
+	must(t, l.write(l.check(true)))
+	h.wait("the listener's check is answered", func() bool {
+		select {
+		case <-l.checks:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+// A session that ended while it said hello is not counted back to life, whoever waits for the last to go.
+func TestQueueAfterTheEnd(t *testing.T) {
+	h := newHall(t, "127.0.0.1:0", func(c *Config) { c.MaxHandshakes = -1 })
+	id, _, err := h.engine.Answer(h.ctx, h.src, []byte(plainOffer(t)), 0)
+	must(t, err)
+	h.engine.mu.RLock()
+	s := h.engine.sessions[id]
+	h.engine.mu.RUnlock()
+	h.engine.End(id)
+	h.engine.queue(s)
+	h.engine.shakeMu.Lock()
+	defer h.engine.shakeMu.Unlock()
+	if len(h.engine.line) != 0 {
+		t.Error("it waits in line")
+	}
+}
