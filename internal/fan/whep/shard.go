@@ -521,13 +521,18 @@ func (sh *shard) look(now int64) int64 {
 	return now + int64(tick)
 }
 
+// samples gives a length of programme in RTP's units. Whole seconds apart: in one product, nanoseconds overflow after 53 hours.
+func samples(d time.Duration) uint32 {
+	return uint32(int64(d/time.Second)*event.SampleRate + int64(d%time.Second)*event.SampleRate/int64(time.Second))
+}
+
 func (sh *shard) report(s *session, wall time.Time) {
 	l := s.lane
 	sent := s.base + l.made - s.start
 	if sent == 0 {
 		return
 	}
-	rtp := uint32(wall.Sub(s.ch.src.Timeline.Origin()) * event.SampleRate / time.Second)
+	rtp := samples(wall.Sub(s.ch.src.Timeline.Origin()))
 	n := report(sh.small[:], s.ssrc, wall, rtp, uint32(sent), s.octets)
 	size, err := s.keys.sealRTCP(sh.small[:], n, s.reports)
 	if err != nil {

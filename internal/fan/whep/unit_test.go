@@ -3,6 +3,7 @@ package whep
 import (
 	"bytes"
 	"encoding/binary"
+	"math/big"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -186,6 +187,17 @@ func TestSRTPIsTheLibrarys(t *testing.T) {
 	}
 	if _, err := k.openRTCP(bytes.Clone(sealed[3]), &w); err == nil {
 		t.Error("an old packet came again")
+	}
+}
+
+// RTP's clock goes on for as long as an event may.
+func TestSamplesAfterAWeek(t *testing.T) {
+	for _, d := range []time.Duration{0, 20 * time.Millisecond, -time.Second, 53*time.Hour + 22*time.Minute, 7*24*time.Hour + 123456789, 1000 * time.Hour} {
+		want := new(big.Int).Mul(big.NewInt(int64(d)), big.NewInt(48000))
+		want.Quo(want, big.NewInt(int64(time.Second)))
+		if got := samples(d); got != uint32(want.Int64()) {
+			t.Errorf("%v: %d, want %v", d, got, want)
+		}
 	}
 }
 
