@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/rtcp"
+
 	"earshot/internal/event"
 )
 
@@ -173,5 +175,53 @@ func TestQueueAfterTheEnd(t *testing.T) {
 	defer h.engine.shakeMu.Unlock()
 	if len(h.engine.line) != 0 {
 		t.Error("it waits in line")
+	}
+}
+
+// A handshake in ever new fragments is ended: the library would keep them all.
+func TestFragmentsWithoutEnd(t *testing.T) {
+	h, _, e := staged(t)
+	c := h.stranger()
+	must(t, h.halfOpen(c, plainOffer(t), 2))
+	h.wait("it shakes hands", func() bool { return h.engine.shakes() == 1 })
+	// The last message of a long flight, again and again in pieces of which the first never comes.
+	fragment := make([]byte, recordHeader+12+1100)
+	copy(fragment, []byte{22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, byte(1112 >> 8), 1112 & 0xff, 16, 0, 0x40, 0, 0, 3, 0, 8, 0, 0, 1100 >> 8, 1100 & 0xff})
+	for i := range 200 {
+		fragment[10], fragment[20] = byte(i), byte(i)
+		_, _ = c.Write(fragment)
+		if i%8 == 0 {
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	h.wait("it is ended", func() bool { return h.engine.Stats().Dropped["protocol"] == 1 && h.engine.shakes() == 0 })
+	h.unnoticed(e)
+}
+
+// shakes is how many are in the handshake.
+func (e *Engine) shakes() int {
+	e.shakeMu.Lock()
+	defer e.shakeMu.Unlock()
+	return len(e.shaking)
+}
+
+// What others send in a listener's name does not use up what the listener may send: its farewell is heard.
+func TestForgeriesCostTheListenerNothing(t *testing.T) {
+	h, l, e := staged(t)
+	noise := append([]byte{0x81, 205}, make([]byte, 60)...)
+	for i := range 4 * rtcpSaved {
+		noise[20] = byte(i)
+		noise[58] = 0x80 // encrypted, as everybody's is
+		must(t, l.write(noise))
+		if i%16 == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	h.wait("they are refused", func() bool { return h.engine.Stats().Inbound["forged"] == 4*rtcpSaved })
+	h.unnoticed(e)
+	must(t, l.report(&rtcp.Goodbye{Sources: []uint32{1}}))
+	h.wait("the farewell", func() bool { return h.engine.Stats().Listeners == 0 })
+	if n := h.engine.Stats().Inbound["flood"]; n != 0 {
+		t.Errorf("%d were too many", n)
 	}
 }

@@ -75,8 +75,14 @@ type shaking struct {
 	next     uint64        // number of the next record of epoch 1
 }
 
-// inboxDatagrams is what may wait for the library: a client's longest flight, sent twice, in small datagrams.
-const inboxDatagrams = 16
+const (
+	// inboxDatagrams is what may wait for the library: a client's longest flight, sent twice, in small datagrams.
+	inboxDatagrams = 16
+
+	// handshakeBytes is what one handshake may take from the other side, which the library keeps while it is in fragments. A whole one with
+	// a certificate of a browser has 2 KB; this is that with a chain of RSA certificates, each flight sent four times.
+	handshakeBytes = 32 << 10
+)
 
 func newShaking(s *session) *shaking {
 	return &shaking{s: s, in: make(chan []byte, inboxDatagrams), closed: make(chan struct{}), passed: make(chan struct{})}

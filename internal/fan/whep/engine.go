@@ -212,7 +212,7 @@ func (e *Engine) Answer(_ context.Context, src Source, offer []byte, packet int)
 		hash: map[string]crypto.Hash{"sha-256": crypto.SHA256, "sha-384": crypto.SHA384, "sha-512": crypto.SHA512}[o.Hash], print: o.Print,
 		theirs: o.User, theirKey: shortKey(o.Password),
 	}
-	s.allowance, s.asks = s.since-rtcpSaved*rtcpEvery, s.since-questionsSaved*questionEvery
+	s.allowance, s.doubts, s.asks = s.since-rtcpSaved*rtcpEvery, s.since-doubtSaved*doubtEvery, s.since-questionsSaved*questionEvery
 	random := rand.Text() // of 26 characters
 	copy(s.pwd[:], random)
 	random = rand.Text()

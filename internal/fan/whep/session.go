@@ -103,7 +103,8 @@ type session struct {
 	flight    []byte      // our last one, for a client that did not get it
 	flights   uint8       // how often it was sent again
 	window    window
-	allowance int64 // of RTCP, see spend
+	allowance int64 // of RTCP, see believe
+	doubts    int64 // of what is not authentic
 
 	checks  [checksKept]uint32 // the beginnings of the latest checks' transactions
 	checkAt uint8
@@ -134,20 +135,31 @@ func (s *session) lives(at path) bool {
 	return s.to == at && s.in.now()-s.heard.Load() < int64(guarded)
 }
 
-// RTCP is paid for like retransmissions: so many packets at once, and one more each tenth of a second.
+// What is authentic is paid for like retransmissions: so many packets at once, and one more each tenth of a second. What is not is paid for
+// apart, since anybody can send it in the listener's name: a microsecond each, and a quarter of a millisecond in a second.
 const (
-	rtcpSaved = 32
-	rtcpEvery = int64(100 * time.Millisecond)
+	rtcpSaved  = 32
+	rtcpEvery  = int64(100 * time.Millisecond)
+	doubtSaved = 256
+	doubtEvery = int64(4 * time.Millisecond)
 )
 
-// spend says whether one more packet may cost a cipher. The caller holds mu.
-func (s *session) spend(now int64) bool {
-	s.allowance = max(s.allowance, now-rtcpSaved*rtcpEvery)
-	if s.allowance > now {
-		return false
+// believe opens a packet, and says why it is not to be heeded: an inbound reason, or -1. The caller holds mu.
+func (s *session) believe(open func() ([]byte, error)) (plain []byte, why int) {
+	now := s.in.now()
+	if s.doubts > now {
+		return nil, inboundFlood
+	}
+	plain, err := open()
+	if err != nil {
+		s.doubts = max(s.doubts, now-doubtSaved*doubtEvery) + doubtEvery
+		return nil, inboundForged
+	}
+	if s.allowance = max(s.allowance, now-rtcpSaved*rtcpEvery); s.allowance > now {
+		return nil, inboundFlood
 	}
 	s.allowance += rtcpEvery
-	return true
+	return plain, -1
 }
 
 // send sends one datagram to where the session is. It is for the handshake; what is played goes through the shard.
@@ -184,7 +196,10 @@ func (s *session) hello(b []byte, from path) (t tid, asks bool) {
 	case inLine, shakes:
 		k := s.shaking
 		s.mu.Unlock()
-		if !k.push(b) {
+		if k.bytes.Load()+int64(len(b)) > handshakeBytes {
+			s.in.stats.inbound[inboundFlood].Add(1)
+			s.in.drop(s, droppedProtocol)
+		} else if !k.push(b) {
 			s.in.stats.inbound[inboundFlood].Add(1)
 		}
 		return t, false
@@ -199,13 +214,9 @@ func (s *session) hello(b []byte, from path) (t tid, asks bool) {
 		if r.epoch == 0 || r.kind != contentAlert && r.kind != contentHandshake {
 			continue // repetitions of the handshake, which only its end proves to be the client's
 		}
-		if !s.spend(s.in.now()) {
-			s.in.stats.inbound[inboundFlood].Add(1)
-			break
-		}
-		text, err := s.records.open(r)
-		if err != nil {
-			s.in.stats.inbound[inboundForged].Add(1)
+		text, why := s.believe(func() ([]byte, error) { return s.records.open(r) })
+		if why >= 0 {
+			s.in.stats.inbound[why].Add(1)
 			continue
 		}
 		switch {
@@ -234,16 +245,11 @@ func (s *session) control(b []byte) {
 		s.mu.Unlock()
 		return
 	}
-	if !s.spend(s.in.now()) {
-		s.mu.Unlock()
-		c.inbound[inboundFlood].Add(1)
-		return
-	}
-	plain, err := s.keys.openRTCP(b, &s.window)
+	plain, why := s.believe(func() ([]byte, error) { return s.keys.openRTCP(b, &s.window) })
 	via := s.via
 	s.mu.Unlock()
-	if err != nil {
-		c.inbound[inboundForged].Add(1)
+	if why >= 0 {
+		c.inbound[why].Add(1)
 		return
 	}
 	var f feedback
