@@ -134,11 +134,12 @@ const (
 	forgedST       // a listener's user name, and not their password
 	stranger       // media or DTLS from an address without a check
 	crowded        // more than the speakers' library takes
+	knocking       // more checks from strangers than it takes
 	tcpLimit       // counted by the listener
 	nStrays
 )
 
-var strays = [nStrays]string{"unknown", "stun_malformed", "stun_unsigned", "stun_forged", "stranger", "speakers_queue", "tcp_limit"}
+var strays = [nStrays]string{"unknown", "stun_malformed", "stun_unsigned", "stun_forged", "stranger", "speakers_queue", "strangers_queue", "tcp_limit"}
 
 // socket is the UDP socket.
 type socket struct {

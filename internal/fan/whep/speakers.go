@@ -13,7 +13,8 @@ import (
 // out. An address that it sent something to is a speaker's, since to others it does not speak before they passed STUN's integrity check.
 type speakers struct {
 	sock   *socket
-	queue  chan *datagram
+	queue  chan *datagram // from speakers
+	first  chan *datagram // checks from strangers, who may become speakers
 	pool   sync.Pool
 	closed chan struct{}
 	once   sync.Once
@@ -30,13 +31,14 @@ type datagram struct {
 
 const (
 	speakersQueue = 512              // datagrams: ten speakers' packets of a second; then the newest is dropped, as the kernel would
+	strangerQueue = 32               // checks, which come again; a flood of them must not take the speakers' room
 	speakersKnown = 1 << 14          // addresses
 	speakersFor   = 60 * time.Second // an address that nothing was sent to for so long is a stranger's again
 )
 
 func newSpeakers(sock *socket) *speakers {
 	s := &speakers{
-		sock: sock, queue: make(chan *datagram, speakersQueue), closed: make(chan struct{}), known: make(map[where]*atomic.Int64),
+		sock: sock, queue: make(chan *datagram, speakersQueue), first: make(chan *datagram, strangerQueue), closed: make(chan struct{}), known: make(map[where]*atomic.Int64),
 	}
 	s.pool.New = func() any { return new(datagram) }
 	return s
@@ -44,21 +46,26 @@ func newSpeakers(sock *socket) *speakers {
 
 // push queues a datagram.
 func (s *speakers) push(b []byte, from where) {
+	queue, why := s.queue, crowded
+	if !s.knows(from) {
+		queue, why = s.first, knocking
+	}
 	d := s.pool.Get().(*datagram)
 	d.from, d.n = from, copy(d.buf[:], b)
 	select {
-	case s.queue <- d:
+	case queue <- d:
 	default:
 		s.pool.Put(d)
-		s.sock.stray[crowded].Add(1)
+		s.sock.stray[why].Add(1)
 	}
 }
 
 // knows says whether an address is a speaker's.
 func (s *speakers) knows(from where) bool {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.known[from] != nil
+	last := s.known[from]
+	s.mu.RUnlock()
+	return last != nil && time.Now().Unix()-last.Load() <= int64(speakersFor/time.Second)
 }
 
 // note remembers that something was sent to an address.
@@ -87,14 +94,20 @@ func (s *speakers) note(to where) {
 
 // ReadFromAddrPort is ice.AddrPortReaderWriter.
 func (s *speakers) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	var d *datagram
 	select {
-	case d := <-s.queue:
-		n, from := copy(b, d.buf[:d.n]), s.sock.addr(d.from)
-		s.pool.Put(d)
-		return n, from, nil
-	case <-s.closed:
-		return 0, netip.AddrPort{}, net.ErrClosed
+	case d = <-s.queue:
+	default:
+		select {
+		case d = <-s.queue:
+		case d = <-s.first:
+		case <-s.closed:
+			return 0, netip.AddrPort{}, net.ErrClosed
+		}
 	}
+	n, from := copy(b, d.buf[:d.n]), s.sock.addr(d.from)
+	s.pool.Put(d)
+	return n, from, nil
 }
 
 // WriteToAddrPort is ice.AddrPortReaderWriter.
