@@ -94,7 +94,9 @@ func TestWHEP(t *testing.T) {
 			case <-h.ctx.Done():
 				t.Fatal("the listener was not told")
 			}
-			h.wait("it left", func() bool { return h.count("earshot_listener_connections", "whep") == 0 && !h.fan.EndWHEP(id) })
+			h.wait("it left", func() bool {
+				return h.port.Connections() == 0 && h.count("earshot_listener_connections", "whep") == 0 && !h.fan.EndWHEP(id)
+			})
 		})
 	}
 }

@@ -2,7 +2,12 @@ package whep
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -223,5 +228,116 @@ func TestForgeriesCostTheListenerNothing(t *testing.T) {
 	h.wait("the farewell", func() bool { return h.engine.Stats().Listeners == 0 })
 	if n := h.engine.Stats().Inbound["flood"]; n != 0 {
 		t.Errorf("%d were too many", n)
+	}
+}
+
+// overTCP makes a session's connection by TCP, and sends a check over it.
+func (h *hall) overTCP(l *light) net.Conn {
+	h.tb.Helper()
+	c, err := net.Dial("tcp", h.port.Addr().String())
+	must(h.tb, err)
+	h.tb.Cleanup(func() { _ = c.Close() })
+	_, err = c.Write(framed(l.check(true)))
+	must(h.tb, err)
+	return c
+}
+
+func framed(b []byte) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...) }
+
+// closes says whether the server ends a connection in time.
+func closes(c net.Conn, within time.Duration) bool {
+	_ = c.SetReadDeadline(time.Now().Add(within))
+	_, err := io.Copy(io.Discard, c)
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// TCP connections end with their session, whatever its client does, and a session has only so many.
+func TestTCPEndsWithItsSession(t *testing.T) {
+	h := newHall(t, "127.0.0.1:0")
+	offer := plainOffer(t)
+	id, answer, err := h.engine.Answer(h.ctx, h.src, []byte(offer), 0)
+	must(t, err)
+	l := outsider(offer, answer)
+	var conns []net.Conn
+	for range tcpSession {
+		c := h.overTCP(l)
+		b := make([]byte, 2)
+		_, err := io.ReadFull(c, b) // the answer has begun
+		must(t, err)
+		conns = append(conns, c)
+	}
+	if c := h.overTCP(l); !closes(c, 2*time.Second) || h.port.Strays()["tcp_limit"] != 1 {
+		t.Errorf("one too many: %v", h.port.Strays())
+	}
+	if n := h.port.Connections(); n != tcpSession {
+		t.Errorf("%d are open", n)
+	}
+	h.engine.End(id)
+	for _, c := range conns {
+		if !closes(c, time.Second) {
+			t.Error("it stays open")
+		}
+	}
+	// The other side does not close: it is closed all the same.
+	h.wait("all descriptors are free", func() bool { return h.port.Connections() == 0 })
+}
+
+// What is not an authentic check keeps no connection open.
+func TestTCPIdle(t *testing.T) {
+	h := newHall(t, "127.0.0.1:0")
+	u, tl, err := listenBoth(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	port, err := newPort(u, tl, 600*time.Millisecond, slog.New(slog.DiscardHandler))
+	must(t, err)
+	t.Cleanup(func() { must(t, port.Close()) })
+	port.engine.Store(h.engine)
+	offer := plainOffer(t)
+	for _, lives := range []bool{true, false} {
+		_, answer, err := h.engine.Answer(h.ctx, h.src, []byte(offer), 0)
+		must(t, err)
+		l := outsider(offer, answer)
+		c, err := net.Dial("tcp", port.Addr().String())
+		must(t, err)
+		defer c.Close()
+		_, err = c.Write(framed(l.check(false)))
+		must(t, err)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = io.Copy(io.Discard, c)
+		}()
+		begun := time.Now()
+		for open := true; open && time.Since(begun) < 2*time.Second; {
+			b := append([]byte{0x80, 111}, make([]byte, 50)...)
+			if lives {
+				b = l.check(false)
+			}
+			_, _ = c.Write(framed(b))
+			select {
+			case <-ended:
+				open = false
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+		select {
+		case <-ended:
+			if lives {
+				t.Error("it was closed")
+			}
+		default:
+			if !lives {
+				t.Error("it is open")
+			}
+		}
+		_ = c.Close()
+		<-ended
+	}
+}
+
+// The connections of all are an eighth of the descriptors at most.
+func TestTCPBudget(t *testing.T) {
+	h := newHall(t, "127.0.0.1:0")
+	if most := h.port.tcp.most; most > tcpMax || most > descriptors()/8 || most < 100 {
+		t.Errorf("%d of %d descriptors", most, descriptors())
 	}
 }

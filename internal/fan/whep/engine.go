@@ -227,13 +227,27 @@ func (e *Engine) Answer(_ context.Context, src Source, offer []byte, packet int)
 }
 
 func (e *Engine) admit(s *session, src Source) error {
+	var gone *session
+	defer func() {
+		if gone != nil {
+			e.end(gone, droppedHandshake)
+		}
+	}()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		e.stats.refused[refusedStopping].Add(1)
 		return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
-	if len(e.sessions) >= e.cfg.Max || e.pending.size() >= e.cfg.MaxPending && !e.makeRoom() {
+	full := len(e.sessions) >= e.cfg.Max
+	if !full && e.pending.size() >= e.cfg.MaxPending {
+		// One who has been half-open for too long gives way.
+		if gone = e.pending.oldest(e.now()); gone != nil {
+			e.forget(gone)
+		}
+		full = gone == nil
+	}
+	if full {
 		e.stats.refused[refusedFull].Add(1)
 		return event.Unavailable("The server has as many WebRTC listeners as it can take. Listen another way, or try again in a minute.", nil)
 	}
@@ -268,17 +282,6 @@ func (e *Engine) follow(ch *channel) {
 			return
 		}
 	}
-}
-
-// makeRoom gives up the pending session that has been half-open longest, if that is too long. The caller holds mu.
-func (e *Engine) makeRoom() bool {
-	oldest := e.pending.oldest(e.now())
-	if oldest == nil {
-		return false
-	}
-	e.forget(oldest)
-	e.end(oldest, droppedHandshake)
-	return true
 }
 
 // forget takes a session out of all maps, and says whether it was there. The caller holds mu.
@@ -325,6 +328,7 @@ func (e *Engine) end(s *session, why int) {
 	s.mu.Unlock()
 	switch was {
 	case waiting, inLine:
+		s.hangUp()
 		e.alive.Done()
 	case shakes: // its goroutine sees that it is over
 		cancel()
@@ -589,6 +593,7 @@ func (e *Engine) shakeOne(ctx context.Context, cancel context.CancelFunc, s *ses
 				e.sendTo(to, b)
 			}
 		}
+		s.hangUp()
 		e.alive.Done()
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"net"
 	"runtime"
 	"sync"
@@ -495,7 +494,6 @@ func TestStalledTCP(t *testing.T) {
 	c, err := net.Dial("tcp", h.port.Addr().String())
 	must(t, err)
 	defer c.Close()
-	framed := func(b []byte) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...) }
 	// One byte at a time, then a flood of checks whose answers nobody reads.
 	for _, v := range framed(l.check(true)) {
 		_, err := c.Write([]byte{v})

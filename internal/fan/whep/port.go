@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/pion/ice/v4"
 
@@ -26,6 +27,7 @@ type Port struct {
 	udp      *ice.UDPMuxDefault
 	mux      *ice.TCPMuxDefault
 	engine   atomic.Pointer[Engine]
+	idle     time.Duration  // of a listener's TCP connection, see tcpIdle
 	wg       sync.WaitGroup // the reader, and a goroutine for each TCP connection that is not a speaker's
 }
 
@@ -38,7 +40,7 @@ func Listen(addr string, log *slog.Logger) (*Port, error) {
 	for try := 0; ; try++ {
 		u, l, err := listenBoth(ua)
 		if err == nil {
-			p, err := newPort(u, l, log)
+			p, err := newPort(u, l, tcpIdle, log)
 			if err != nil {
 				return nil, fmt.Errorf("listen for WebRTC on %q: %w", addr, err)
 			}
@@ -69,7 +71,7 @@ func listenBoth(ua *net.UDPAddr) (*net.UDPConn, *net.TCPListener, error) {
 	return u, l, nil
 }
 
-func newPort(u *net.UDPConn, l *net.TCPListener, log *slog.Logger) (*Port, error) {
+func newPort(u *net.UDPConn, l *net.TCPListener, idle time.Duration, log *slog.Logger) (*Port, error) {
 	sock, err := newSocket(u)
 	if err != nil {
 		_ = u.Close()
@@ -78,7 +80,8 @@ func newPort(u *net.UDPConn, l *net.TCPListener, log *slog.Logger) (*Port, error
 	}
 	p := &Port{
 		sock:     sock,
-		tcp:      &listener{Listener: l, conns: make(map[*bounded]struct{}), hosts: make(map[netip.Addr]int)},
+		idle:     idle,
+		tcp:      &listener{Listener: l, most: min(tcpMax, descriptors()/8), conns: make(map[*bounded]struct{}), hosts: make(map[netip.Addr]int)},
 		speakers: newSpeakers(sock),
 		handover: &handover{conns: make(chan net.Conn, tcpHandles), closed: make(chan struct{}), addr: l.Addr()},
 	}
@@ -135,7 +138,7 @@ const (
 	stranger       // media or DTLS from an address without a check
 	crowded        // more than the speakers' library takes
 	knocking       // more checks from strangers than it takes
-	tcpLimit       // counted by the listener
+	tcpLimit       // a TCP connection too many, of all, of one address or of one session
 	nStrays
 )
 

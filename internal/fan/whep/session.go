@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"crypto"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,6 +94,7 @@ type session struct {
 	nominated bool
 	to        path       // which proved that it receives; none at first
 	questions []question // about other paths
+	streams   []*stream  // its TCP connections
 	asks      int64      // what may be asked, see question
 	via       *shard
 	shaking   *shaking // from its first hello until it plays
@@ -112,6 +114,34 @@ type session struct {
 
 // checksKept is how many checks are remembered: those of some twenty seconds, or of two while a connection is made.
 const checksKept = 8
+
+// attach notes that a TCP connection is the session's, if it may have one more.
+func (s *session) attach(t *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life == over || len(s.streams) >= tcpSession {
+		return false
+	}
+	s.streams = append(s.streams, t)
+	return true
+}
+
+// detach notes that it is closed.
+func (s *session) detach(t *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams = slices.DeleteFunc(s.streams, func(o *stream) bool { return o == t })
+}
+
+// hangUp ends the connections of a session that is over, and was told so.
+func (s *session) hangUp() {
+	s.mu.Lock()
+	streams := slices.Clone(s.streams)
+	s.mu.Unlock()
+	for _, t := range streams {
+		t.hangUp()
+	}
+}
 
 // seen says whether a check came lately, other than from where the session is: somebody may listen on the way and send it again. An
 // older one is taken for new; it is answered, and can fill the session's paths, but moves nothing, as its sender cannot answer ours.

@@ -273,6 +273,7 @@ func (sh *shard) leave(s *session) {
 	if b, err := s.records.goodbye(); err == nil {
 		sh.emit(s.dest, b)
 	}
+	s.hangUp()
 	s.in.gone(s)
 }
 

@@ -19,23 +19,26 @@ import (
 
 // Limits of the TCP side.
 const (
-	tcpFirst   = 5 * time.Second // a connection must say who it is within this time
-	tcpIdle    = 45 * time.Second
-	tcpMax     = 4096      // open at once
-	tcpPerHost = 256       // open at once from one address: an office behind one
-	tcpQueue   = 256 << 10 // bytes queued for a speaker that is slow; what comes after is dropped, as UDP would
-	tcpWrite   = 64 << 10  // bytes in the kernel for a listener: two seconds; more would be heard too late anyway
-	tcpHandles = 64        // speakers' connections that the library has not taken yet
+	tcpFirst   = 5 * time.Second  // a connection must say who it is within this time
+	tcpIdle    = 45 * time.Second // from one authentic check to the next
+	tcpLast    = 2 * time.Second  // for the other side to close, after its session's end
+	tcpMax     = 4096             // open at once, or an eighth of all descriptors if that is less
+	tcpSession = 8                // open at once for one session
+	tcpPerHost = 256              // open at once from one address: an office behind one
+	tcpQueue   = 256 << 10        // bytes queued for a speaker that is slow; what comes after is dropped, as UDP would
+	tcpWrite   = 64 << 10         // bytes in the kernel for a listener: two seconds; more would be heard too late anyway
+	tcpHandles = 64               // speakers' connections that the library has not taken yet
 )
 
 // stream is a listener's TCP connection. Writing never waits: what does not go out whole keeps its rest, and until that is out packets
 // are dropped, as UDP would.
 type stream struct {
-	conn net.Conn
+	conn *net.TCPConn
 	raw  syscall.RawConn
 	at   where
 
 	mu   sync.Mutex
+	over bool // its session is
 	buf  []byte
 	rest []byte // of buf
 	n    int
@@ -43,7 +46,7 @@ type stream struct {
 	call func(fd uintptr)
 }
 
-func newStream(conn net.Conn, raw syscall.RawConn, at where) *stream {
+func newStream(conn *net.TCPConn, raw syscall.RawConn, at where) *stream {
 	t := &stream{conn: conn, raw: raw, at: at}
 	t.call = func(fd uintptr) { t.n, t.err = syscall.Write(int(fd), t.rest) }
 	return t
@@ -66,6 +69,24 @@ func (t *stream) write(b []byte) bool {
 		return false
 	}
 	return true
+}
+
+// extend gives the other side so much time for its next check.
+func (t *stream) extend(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		_ = t.conn.SetReadDeadline(time.Now().Add(d))
+	}
+}
+
+// hangUp ends the connection after what was written. It is closed when the other side closes it too, or soon.
+func (t *stream) hangUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	_ = t.conn.CloseWrite()
+	_ = t.conn.SetReadDeadline(time.Now().Add(tcpLast))
 }
 
 // push sends what it can of the rest, and says whether that was all.
@@ -193,8 +214,16 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 				p.sock.stray[forgedST].Add(1)
 				return
 			}
-			s = owner
+			if s == nil {
+				if !owner.attach(t) {
+					p.sock.stray[tcpLimit].Add(1)
+					return
+				}
+				s = owner
+				defer s.detach(t)
+			}
 			if ck.request && e.checked(s, ck.transaction(), from) {
+				t.extend(p.idle)
 				say(ck.answer(out[:], mac, s.pwd[:], at))
 				if number, asks := s.wonder(from, ck.nominates); asks {
 					say(e.ask(out[:], mac, s, number, len(packet)))
@@ -208,7 +237,6 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 				say(e.ask(out[:], mac, s, number, len(packet)))
 			}
 		}
-		_ = c.SetReadDeadline(time.Now().Add(tcpIdle))
 		n, err := readFrame(c, b)
 		if err != nil {
 			return
@@ -273,6 +301,7 @@ func (h *handover) Addr() net.Addr { return h.addr }
 // listener bounds how many TCP connections are open, in all and from one address, before anybody knows who they are.
 type listener struct {
 	net.Listener
+	most    int // connections
 	refused atomic.Uint64
 
 	mu     sync.Mutex
@@ -319,7 +348,7 @@ func (l *listener) Close() error {
 func (l *listener) take(b *bounded) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || len(l.conns) >= tcpMax || l.hosts[b.host] >= tcpPerHost {
+	if l.closed || len(l.conns) >= l.most || l.hosts[b.host] >= tcpPerHost {
 		return false
 	}
 	l.conns[b] = struct{}{}
