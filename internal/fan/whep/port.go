@@ -238,8 +238,8 @@ func (r *receiver) take(e *Engine, b []byte, from where) {
 		}
 		if at := (path{udp: from}); c.request && e.checked(s, c.transaction(), at) {
 			r.out.put(c.answer(r.out.next(), r.mac, s.pwd[:], from), from)
-			if t, asks := s.wonder(at, c.nominates); asks {
-				r.out.put(e.ask(r.out.next(), r.mac, s, t, len(b)), from)
+			if t, asks := s.wonder(at, c.nominates, len(b)); asks {
+				r.out.put(e.ask(r.out.next(), r.mac, s, t), from)
 			}
 		}
 	case b[0] >= 20 && b[0] <= 63 && len(b) >= recordHeader, b[0] >= 128 && b[0] <= 191 && len(b) >= 8:
@@ -247,7 +247,7 @@ func (r *receiver) take(e *Engine, b []byte, from where) {
 		if e != nil {
 			if s := e.at(from); s != nil {
 				if t, asks := p.media(e, s, b, path{udp: from}); asks {
-					r.out.put(e.ask(r.out.next(), r.mac, s, t, len(b)), from)
+					r.out.put(e.ask(r.out.next(), r.mac, s, t), from)
 				}
 				break
 			}

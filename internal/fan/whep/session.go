@@ -214,7 +214,7 @@ func (s *session) hello(b []byte, from path) (t tid, asks bool) {
 			if k.bytes.Load()+int64(len(b)) > helloUnprovedAt || !k.push(b) {
 				s.in.stats.inbound[inboundFlood].Add(1)
 			}
-			t, asks = s.question(from, false, s.in.now())
+			t, asks = s.question(from, false, s.in.now(), len(b))
 			s.mu.Unlock()
 			return t, asks
 		}

@@ -222,15 +222,16 @@ func sign(b []byte, h *hmacSHA1, key []byte, mac int) {
 // tid is the number of a transaction.
 type tid [12]byte
 
-// ask writes a binding request of a controlled agent (RFC 8445, 7.1.1) into b and gives its length: 0 if it would be longer than most.
+// askSize is the length of a binding request to whom theirs is the half of the user name; 344 at the most.
+func askSize(theirs string) int {
+	return stunHeader + 4 + (len(theirs)+1+len(ufrag{})+3)&^3 + 8 + 12 + 4 + macSize + fingerprintSize
+}
+
+// ask writes a binding request of a controlled agent (RFC 8445, 7.1.1) into b and gives its length.
 // theirs and ours are the halves of the user name, key is made of the other side's password, tie breaks ties of roles.
-func ask(b []byte, h *hmacSHA1, theirs string, ours ufrag, key []byte, t tid, tie [8]byte, most int) int {
+func ask(b []byte, h *hmacSHA1, theirs string, ours ufrag, key []byte, t tid, tie [8]byte) int {
 	name := len(theirs) + 1 + len(ours)
-	mac := stunHeader + 4 + (name+3)&^3 + 8 + 12
-	size := mac + 4 + macSize + fingerprintSize
-	if size > min(most, len(b)) {
-		return 0
-	}
+	size := askSize(theirs)
 	b = b[:size]
 	clear(b)
 	binary.BigEndian.PutUint16(b, stunRequest)
@@ -250,6 +251,6 @@ func ask(b []byte, h *hmacSHA1, theirs string, ours ufrag, key []byte, t tid, ti
 	binary.BigEndian.PutUint16(at[8:], attrControlled)
 	binary.BigEndian.PutUint16(at[10:], 8)
 	copy(at[12:], tie[:])
-	sign(b, h, key, mac)
+	sign(b, h, key, size-fingerprintSize-macSize-4)
 	return size
 }

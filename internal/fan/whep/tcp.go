@@ -225,8 +225,8 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 			if ck.request && e.checked(s, ck.transaction(), from) {
 				t.extend(p.idle)
 				say(ck.answer(out[:], mac, s.pwd[:], at))
-				if number, asks := s.wonder(from, ck.nominates); asks {
-					say(e.ask(out[:], mac, s, number, len(packet)))
+				if number, asks := s.wonder(from, ck.nominates, len(packet)); asks {
+					say(e.ask(out[:], mac, s, number))
 				}
 			}
 		case s == nil:
@@ -234,7 +234,7 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 			return
 		default:
 			if number, asks := p.media(e, s, packet, from); asks {
-				say(e.ask(out[:], mac, s, number, len(packet)))
+				say(e.ask(out[:], mac, s, number))
 			}
 		}
 		n, err := readFrame(c, b)

@@ -421,7 +421,7 @@ func FuzzReadCheck(f *testing.F) {
 	})
 }
 
-// Our own checks are what the library takes for a controlled agent's, whatever the client's credentials, and never longer than allowed.
+// Our own checks are what the library takes for a controlled agent's, whatever the client's credentials, and never longer than theirs.
 func TestAsk(t *testing.T) {
 	mac := newHMAC()
 	for _, n := range []int{4, 5, 6, 7, 64, 256} {
@@ -430,7 +430,7 @@ func TestAsk(t *testing.T) {
 		for i := range b {
 			b[i] = 0xff
 		}
-		size := ask(b, mac, theirs, ufrag([]byte("abcdefgh")), shortKey(pwd), tid{1, 2, 3}, [8]byte{9}, packetMax)
+		size := ask(b, mac, theirs, ufrag([]byte("abcdefgh")), shortKey(pwd), tid{1, 2, 3}, [8]byte{9})
 		m := &stun.Message{Raw: bytes.Clone(b[:size])}
 		must(t, m.Decode())
 		must(t, stun.NewShortTermIntegrity(pwd).Check(m))
@@ -442,8 +442,12 @@ func TestAsk(t *testing.T) {
 		if name.String() != theirs+":abcdefgh" || m.Type != stun.BindingRequest || !bytes.Equal(priority, []byte{110, 0xff, 0xff, 0xff}) || !m.Contains(stun.AttrICEControlled) {
 			t.Errorf("%v", m)
 		}
-		if got := ask(b, mac, theirs, ufrag{}, shortKey(pwd), tid{}, [8]byte{}, size-1); got != 0 {
-			t.Errorf("%d bytes where %d are allowed", got, size-1)
+		s := &session{in: &Engine{}, theirs: theirs}
+		if _, asks := s.question(path{}, true, 1e9, size-1); asks {
+			t.Error("the question is longer than what caused it")
+		}
+		if _, asks := s.question(path{}, true, 1e9, size); !asks {
+			t.Error("not asked")
 		}
 	}
 }
