@@ -33,7 +33,7 @@ type crowdCmd struct {
 	RED      bool          `name:"red" help:"WebRTC listeners offer RED (RFC 2198)."`
 	NACK     bool          `name:"nack" help:"WebRTC listeners offer NACK (RFC 4585) and use it."`
 	Light    bool          `help:"WebRTC listeners outside the sample check numbers and times, and don't decrypt."`
-	Sample   int           `default:"0" help:"How many listeners' audio is decoded and compared with the programme. 0: one in 1000, at least 2; -1: none."`
+	Sample   int           `default:"0" help:"How many listeners' audio is decoded and compared with the programme. 0: one in 1000, at least 2; --sample=-1: none."`
 	Foreign  int           `default:"0" help:"How many ffmpeg processes listen beside them."`
 
 	Token    string `env:"EARSHOT_CROWD_TOKEN" placeholder:"TOKEN" help:"Consent of the server's operator. Needed wherever the target is not a loopback address."`
