@@ -386,7 +386,7 @@ func (h *hlsClient) heard(body []byte) error {
 		if len(body) == 0 {
 			return fmt.Errorf("%w: an empty piece of media", errMalformed)
 		}
-		l.piece(w.loop.now, int64(length), 0)
+		l.piece(w.loop.now, int64(length), 0, 0, 0)
 		if !date.IsZero() && !l.behind && w.loop.now-l.heard > burstTime {
 			age := w.loop.wall + w.loop.now - date.UnixNano()
 			w.tally.Delay.Add(age / 1000)

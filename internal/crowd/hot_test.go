@@ -330,7 +330,7 @@ func TestFramesLostAndRepaired(t *testing.T) {
 			r.frames(at, uint32(a.first*960), toc, a.ahead)
 		}
 		w.loop.now = at + 500*ms
-		l.player.advance(w.loop.now)
+		l.player.advance(l.habits, w.loop.now)
 		r.settle()
 		if w.tally.LostFrames != c.lost || w.tally.Repaired != c.repaired || w.tally.Repeats != c.repeated {
 			t.Errorf("%s: %d lost, %d repaired, %d repeated; want %d, %d, %d", name, w.tally.LostFrames, w.tally.Repaired, w.tally.Repeats,

@@ -169,7 +169,7 @@ func (l *listener) goAway() {
 
 // settle counts what is owed at an end: the underrun that nothing that comes would tell of any more.
 func (l *listener) settle() {
-	l.player.advance(l.w.loop.now)
+	l.player.advance(l.habits, l.w.loop.now)
 	l.dry(l.player.settle(0))
 	l.w.tally.ListenedUS += (l.w.loop.now - l.heard) / 1000
 	if s, ok := l.client.(settler); ok {
@@ -225,8 +225,7 @@ func (l *listener) media(first uint64, count int) {
 		}
 	}
 	l.endFrame, l.numbered = last, true
-	l.piece(w.loop.now, int64(count)*frame, 0)
-	l.player.reached(last)
+	l.piece(w.loop.now, int64(count)*frame, 0, first, last)
 	l.delays(w.loop.now, first, last)
 }
 
@@ -244,8 +243,9 @@ func (l *listener) delays(at int64, first, last uint64) {
 	}
 }
 
-// piece takes media of a length that came at an instant. Lost is how much of it is known never to have come.
-func (l *listener) piece(at, length, lost int64) {
+// piece takes media of a length that came at an instant: the frames from first to before upTo, where those are known. Lost is how much of it is
+// known never to have come.
+func (l *listener) piece(at, length, lost int64, first, upTo uint64) {
 	w := l.w
 	w.tally.Messages++
 	if l.state == dialing {
@@ -263,9 +263,9 @@ func (l *listener) piece(at, length, lost int64) {
 			w.after(l, w.chanceTime(w.cfg.Leave), jobLeave)
 		}
 	}
-	l.player.advance(at)
+	l.player.advance(l.habits, at)
 	l.dry(l.player.settle(lost))
-	if l.player.arrive(l.habits, at, length) {
+	if l.player.arrive(l.habits, at, length, first, upTo) {
 		w.tally.Plays.Add((at - l.dialed) / 1000)
 	}
 }

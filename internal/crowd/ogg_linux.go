@@ -75,12 +75,12 @@ func (o *oggUnits) page(l *listener, p *wire.Page) error {
 	o.granule = p.Granule
 	switch {
 	case first || o.rate == 0 || p.Granule < before:
-		l.piece(l.w.loop.now, 0, 0)
+		l.piece(l.w.loop.now, 0, 0, 0, 0)
 		return nil
 	case missed && !l.slow:
 		l.w.tally.Skips++
 	}
-	l.piece(l.w.loop.now, int64((p.Granule-before)*1e9/uint64(o.rate)), 0)
+	l.piece(l.w.loop.now, int64((p.Granule-before)*1e9/uint64(o.rate)), 0, 0, 0)
 	return nil
 }
 
@@ -113,7 +113,7 @@ func (o *oggUnits) opus(l *listener, p *wire.Page, first bool) error {
 				l.w.tally.LostFrames += lost / 960
 			}
 		}
-		l.piece(l.w.loop.now, int64(samples)*1e6/48, 0)
+		l.piece(l.w.loop.now, int64(samples)*1e6/48, 0, 0, 0)
 		return nil
 	}
 	if p.Granule < samples+o.skip || samples%960 != 0 || (p.Granule-o.skip)%960 != 0 {

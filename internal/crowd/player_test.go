@@ -15,14 +15,13 @@ type feeder struct {
 
 // deliver sends what was made up to now: frames of 20 ms, with those in the ring at first.
 func (f *feeder) deliver(frames int, lost int64) {
-	f.p.advance(f.now)
+	f.p.advance(f.h, f.now)
 	if d := f.p.settle(lost); d > 0 {
 		f.gaps++
 		f.gapped += d
 	}
-	f.p.arrive(f.h, f.now, int64(frames)*frame)
 	f.made += uint64(frames)
-	f.p.reached(f.made)
+	f.p.arrive(f.h, f.now, int64(frames)*frame, f.made-uint64(frames), f.made)
 }
 
 // every sends for a time, a message each cadence.
@@ -57,7 +56,7 @@ func TestPushAtItsCadence(t *testing.T) {
 	f.want(0, "a minute at 200 ms")
 	// What is left when a message arrives is the low water.
 	f.now += 200 * ms
-	f.p.advance(f.now)
+	f.p.advance(f.h, f.now)
 	if low := f.p.inHand(); low < 90*ms || low > 150*ms {
 		t.Errorf("%d ms are left when a message arrives", low/ms)
 	}
@@ -73,8 +72,8 @@ func TestPushStretches(t *testing.T) {
 		f.want(0, "while the buffer grows")
 		f.every(int64(to)*ms, 30e9)
 		f.want(0, "after an announced stretch")
-		if f.p.cadence != to || f.p.next != 0 {
-			t.Errorf("the cadence is %d, then %d", f.p.cadence, f.p.next)
+		if f.p.cadence != to || f.p.nchanges != 0 {
+			t.Errorf("the cadence is %d, and %d changes lie ahead", f.p.cadence, f.p.nchanges)
 		}
 		f.p.announce(200, f.made+100)
 		f.every(int64(to)*ms, 2e9)
@@ -133,7 +132,7 @@ func TestSilenceIsAGap(t *testing.T) {
 	f := newFeeder(t, &pushHabits, 200, 20)
 	f.every(200*ms, 2e9)
 	f.now += 5e9
-	f.p.advance(f.now)
+	f.p.advance(f.h, f.now)
 	if d := f.p.settle(0); d < 4e9 || d > 5e9 {
 		t.Errorf("dry for %d ms", d/ms)
 	}

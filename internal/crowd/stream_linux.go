@@ -137,7 +137,7 @@ func (cueUnits) units(l *listener, b []byte) (int, error) {
 		return 0, nil
 	}
 	events := b[:used]
-	l.piece(l.w.loop.now, 0, 0)
+	l.piece(l.w.loop.now, 0, 0, 0, 0)
 	i := bytes.LastIndex(events, []byte("id: "))
 	if i < 0 {
 		return used, nil

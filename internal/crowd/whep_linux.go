@@ -468,11 +468,10 @@ func (r *rtcClient) frames(at int64, ts uint32, packet []byte, ahead int16) {
 	s := &r.media
 	s.shift(gap, n, &w.tally.LostFrames)
 	l.endFrame, l.numbered = last, true
-	if l.player.cadence != int32(n*20) && l.player.next == 0 {
+	if l.player.cadence != int32(n*20) && l.player.nchanges == 0 {
 		l.player.cadence = int32(n * 20)
 	}
-	l.piece(at, int64(gap+n)*frame, int64(gap)*frame)
-	l.player.reached(last)
+	l.piece(at, int64(gap+n)*frame, int64(gap)*frame, first-uint64(gap), last)
 	l.delays(at, first, last)
 }
 
@@ -512,7 +511,7 @@ func (r *rtcClient) unread(at int64, ts uint32, ahead int16) {
 		}
 		if ahead > 1 && off > 0 {
 			lost = off
-		} else if off != 0 && w.timed && l.player.next == 0 {
+		} else if off != 0 && w.timed && l.player.nchanges == 0 {
 			n = max(1, int64(l.player.cadence)/20+off)
 			l.player.cadence = int32(n * 20)
 		}
@@ -522,8 +521,7 @@ func (r *rtcClient) unread(at int64, ts uint32, ahead int16) {
 	}
 	s.shift(int(lost), int(n), &w.tally.LostFrames)
 	l.endFrame, l.numbered = first+uint64(n), true
-	l.piece(at, length*frame, lost*frame)
-	l.player.reached(l.endFrame)
+	l.piece(at, length*frame, lost*frame, first, l.endFrame)
 	l.delays(at, first, l.endFrame)
 }
 
