@@ -182,13 +182,13 @@ func TestClientFrames(t *testing.T) {
 				_, err := client.Write([]byte{b})
 				must(t, err)
 			}
-			f, err := ws.ReadFrame(client)
-			if err != nil || f.Header.OpCode != ws.OpPong || string(f.Payload) != "here?" {
-				t.Fatalf("%+v %v", f, err)
+			op, payload, err := readFrame(client)
+			if err != nil || op != ws.OpPong || string(payload) != "here?" {
+				t.Fatalf("%v %q %v", op, payload, err)
 			}
 			must(t, ws.WriteFrame(client, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "")))))
-			if f, err = ws.ReadFrame(client); err != nil || f.Header.OpCode != ws.OpClose {
-				t.Fatalf("%+v %v", f, err)
+			if op, _, err = readFrame(client); err != nil || op != ws.OpClose {
+				t.Fatalf("%v %v", op, err)
 			}
 			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("after the close: %v", err)
@@ -196,8 +196,8 @@ func TestClientFrames(t *testing.T) {
 			_ = client.Close()
 			rude, _ := s.join(nil, 0, sweep.Cadence200)
 			must(t, ws.WriteFrame(rude, ws.NewPingFrame(nil))) // not masked
-			if f, err = ws.ReadFrame(rude); err != nil || f.Header.OpCode != ws.OpClose {
-				t.Fatalf("%+v %v", f, err)
+			if op, _, err = readFrame(rude); err != nil || op != ws.OpClose {
+				t.Fatalf("%v %v", op, err)
 			}
 			if n := s.engine.Dropped()["protocol"]; n != 1 {
 				t.Errorf("%d counted", n)
@@ -322,6 +322,17 @@ func TestFull(t *testing.T) {
 	_ = second.Close()
 	s.wait("there is room again", func() bool { _, err := s.engine.Admit(0, sweep.Own); return err == nil })
 	s.engine.Release(sweep.Own)
+}
+
+// readFrame reads a frame of a server's, which are all short here.
+func readFrame(r io.Reader) (ws.OpCode, []byte, error) {
+	h, err := ws.ReadHeader(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	b := make([]byte, min(h.Length, 1<<10))
+	_, err = io.ReadFull(r, b)
+	return h.OpCode, b, err
 }
 
 func must2[T any](v T, err error) T {
