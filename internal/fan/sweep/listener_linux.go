@@ -198,14 +198,21 @@ func (sh *shard) catchUp(id uint32, l *listener) {
 		sh.finish(id, l)
 		return
 	}
-	if !sh.runUp(id, l, nil) {
+	sh.bring(id, l, nil)
+}
+
+// bring takes a listener to the head, and to the end if the stream is closed. It may end the listener.
+func (sh *shard) bring(id uint32, l *listener, first []byte) {
+	if !sh.runUp(id, l, first) {
 		return
 	}
 	l.moved = sh.clock
 	sh.heard(l)
-	if bye := g.stream.bye.Load(); bye != nil {
-		sh.dismiss(id, l, *bye)
+	bye := l.group.stream.bye.Load()
+	if bye == nil || !sh.runUp(id, l, nil) { // what was appended before it was closed, and after the head was looked at
+		return
 	}
+	sh.dismiss(id, l, *bye)
 }
 
 // runUp writes first, and what lies between a listener's place and the head, several chunks at a time. It says whether the listener is at

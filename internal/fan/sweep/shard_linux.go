@@ -236,12 +236,7 @@ func (sh *shard) admit(a *arrival) {
 	if g.plan != nil && !g.carried { // it was on its way when a change was announced
 		first = append(first, l.note(g.plan)...)
 	}
-	if sh.runUp(id, l, first) {
-		sh.heard(l)
-		if bye := g.stream.bye.Load(); bye != nil {
-			sh.dismiss(id, l, *bye)
-		}
-	}
+	sh.bring(id, l, first)
 	if len(a.input) > 0 && l.gen == gen && l.state == present {
 		sh.digest(id, l, a.input)
 	}
