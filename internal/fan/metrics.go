@@ -109,6 +109,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		total(descDropped, float64(n+w.Dropped[reason]), reason)
 		delete(w.Dropped, reason)
 	}
+	w.Refused["full"] += c.fan.sweep.TurnedAway()
 	for i, reason := range refuseReasons {
 		total(descRefused, float64(own.refused[i].Load()+w.Refused[reason]), reason)
 		delete(w.Refused, reason)

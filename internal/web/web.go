@@ -137,7 +137,7 @@ type Config struct {
 	// OperatorKeyHash is HashSecret of the operator's key. Empty: nobody is the operator.
 	OperatorKeyHash string
 
-	// CrowdKey signs the tokens by which the operator consents to load tests: 32 random bytes that are kept. Empty: no tokens are made,
+	// CrowdKey signs the tokens by which the operator consents to load tests: it must be hard to guess, and the same on every node. Empty: no tokens are made,
 	// and none is good.
 	CrowdKey []byte
 

@@ -148,12 +148,11 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 // the kernel's queue until it gives up.
 type Listener struct {
 	*net.TCPListener
-	engine  *Engine
-	secure  bool // the refusal would have to be in TLS: it is only closed
-	limit   int  // descriptors that may be open because of strangers
-	open    atomic.Int64
-	refused atomic.Uint64
-	sorry   chan struct{} // a place in it for each who is being told
+	engine *Engine
+	secure bool // the refusal would have to be in TLS: it is only closed
+	limit  int  // descriptors that may be open because of strangers
+	open   atomic.Int64
+	sorry  chan struct{} // a place in it for each who is being told
 }
 
 // spare is how many descriptors a listener leaves unused: for the store's files, and for saying no.
@@ -175,9 +174,6 @@ func ListenTCP(ctx context.Context, addr string) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// Refused is how many connections were turned away because descriptors ran out.
-func (l *Listener) Refused() uint64 { return l.refused.Load() }
-
 // Accept is net.Listener.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
@@ -194,7 +190,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			tune(c)
 			return &Conn{TCPConn: c, in: l, fd: -1}, nil
 		}
-		l.refused.Add(1)
+		l.engine.turned.Add(1)
 		if l.secure {
 			_ = c.Close()
 			continue

@@ -136,7 +136,7 @@ func (e *Engine) follow(ctx context.Context, j Join, ear *observatory.Listener, 
 		}
 		if head >= due && head > next || bye != nil {
 			if head-next > keepPlace || next < head && s.at(next) == nil {
-				to := max(next+1, head-min(head, resume))
+				to := resumeAt(next, head)
 				tally.Skipped.Add(to - next)
 				next = to
 			}

@@ -252,7 +252,7 @@ const runLength = 16
 
 // skip gives up what a listener has not had: it continues shortly before the head.
 func (sh *shard) skip(l *listener, head uint64) {
-	to := max(l.next+1, head-min(head, resume))
+	to := resumeAt(l.next, head)
 	l.group.skipped += to - l.next
 	l.next = to
 }

@@ -56,6 +56,9 @@ const (
 	maxInput  = 64 << 10         // bytes that the client of a plain response may send: nothing is expected
 )
 
+// resumeAt is the chunk with which somebody continues who has fallen behind: shortly before the head, and never backwards.
+func resumeAt(next, head uint64) uint64 { return max(next+1, head-min(head, resume)) }
+
 // Why somebody is refused.
 var (
 	ErrFull     = errors.New("sweep: as many listeners as this machine can take")
@@ -82,7 +85,8 @@ type Engine struct {
 	loose  counts // listeners that have a goroutine each
 
 	dropped [nDropped]atomic.Uint64
-	sockets atomic.Int64 // connections that were taken over
+	sockets atomic.Int64  // connections that were taken over
+	turned  atomic.Uint64 // connections that were turned away by Listener
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -228,6 +232,9 @@ func (e *Engine) Dropped() map[string]uint64 {
 		"protocol": e.dropped[droppedProtocol].Load(),
 	}
 }
+
+// TurnedAway is how many connections were refused as they came, because descriptors ran out.
+func (e *Engine) TurnedAway() uint64 { return e.turned.Load() }
 
 // Pace is how the engine is doing.
 type Pace struct {
