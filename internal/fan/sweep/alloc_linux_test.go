@@ -30,6 +30,8 @@ func newStill(tb testing.TB, listeners int, secure bool) *still {
 	tb.Helper()
 	e, err := New(Config{Goroutines: true}) // it starts no shard of its own
 	must(tb, err)
+	e.end()
+	e.wg.Wait() // for the governor, whose own allocations would be counted
 	sh, err := newShard(e)
 	must(tb, err)
 	s := &still{sh: sh, part: make([]byte, 1000)}
@@ -66,8 +68,6 @@ func newStill(tb testing.TB, listeners int, secure bool) *still {
 	tb.Cleanup(func() {
 		_ = l.Close()
 		sh.close()
-		e.end()
-		e.wg.Wait()
 	})
 	return s
 }

@@ -120,8 +120,8 @@ func (e *Engine) follow(ctx context.Context, j Join, ear *observatory.Listener, 
 	due := next // the head at which the next write is due
 	for {
 		news := s.news()
+		bye := s.bye.Load() // before the head: what was appended before it was said is heard
 		head := s.head.Load()
-		bye := s.bye.Load()
 		if p := s.plan.Load(); p != nil {
 			to := p.cadenceOf(j.Wish, cadence)
 			if seen != p && to != told {
