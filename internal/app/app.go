@@ -144,12 +144,8 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 // listeners told to come back and when, connections ended, the store closed. It returns nil after an orderly end.
 func (a *App) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
-	inner := a.fan.Sweep().Listen(a.http, a.tls != nil)
-	if a.server.TLSConfig = a.tls; a.tls != nil {
-		go func() { failed <- a.server.ServeTLS(inner, "", "") }()
-	} else {
-		go func() { failed <- a.server.Serve(inner) }()
-	}
+	a.server.TLSConfig = a.tls // so that it speaks HTTP/2
+	go func() { failed <- a.server.Serve(a.fan.Sweep().Listen(a.http, a.tls)) }()
 	a.log.Info("serving", "http", a.http.Addr().String(), "udp", a.port.Addr().String())
 
 	var err error

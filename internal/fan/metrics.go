@@ -52,15 +52,19 @@ var (
 			"flood: more than anybody needs. gone: asks for a packet that is no longer kept. unwanted: media. "+
 			"paths: one address too many. taken: from where another plays. host: too many unconnected at one address. "+
 			"replay: a check seen before, from elsewhere. line: a hello while too many wait.", []string{"reason"}, nil)
-	descCadence = prometheus.NewDesc("earshot_cadence_seconds", "How often listeners of streams are written to at the quickest.", nil, nil)
-	descLoad    = prometheus.NewDesc("earshot_sweep_load", "Share of a processor's time that the busiest sweep takes, 0 to 1.", nil, nil)
-	descLate    = prometheus.NewDesc("earshot_sweep_late_ratio", "Share of slots that were swept more than 100 ms late, over two seconds.", nil, nil)
-	descPacket  = prometheus.NewDesc("earshot_packet_seconds", "Of programme in one WebRTC packet, at the least.", nil, nil)
-	descBusy    = prometheus.NewDesc("earshot_whep_busy_ratio", "Share of the time that the busiest shard of WebRTC works, over two seconds.", nil, nil)
-	descAgain   = prometheus.NewDesc("earshot_whep_repeated_packets_total", "Packets that WebRTC listeners asked for again and got.", nil, nil)
-	descLoss    = prometheus.NewDesc("earshot_whep_reported_loss_ratio", "Mean share of packets that WebRTC listeners' reports call lost.", nil, nil)
-	descJitter  = prometheus.NewDesc("earshot_whep_reported_jitter_seconds", "Mean jitter in WebRTC listeners' reports.", nil, nil)
-	descStrays  = prometheus.NewDesc("earshot_port_strays_total",
+	descCadence  = prometheus.NewDesc("earshot_cadence_seconds", "How often listeners of streams are written to at the quickest.", nil, nil)
+	descLoad     = prometheus.NewDesc("earshot_sweep_load", "Share of a processor's time that the busiest sweep takes, 0 to 1.", nil, nil)
+	descLate     = prometheus.NewDesc("earshot_sweep_late_ratio", "Share of slots that were swept more than 100 ms late, over two seconds.", nil, nil)
+	descWaiting  = prometheus.NewDesc("earshot_tls_handshakes", "TLS handshakes that are under way; most of them wait for their turn when a crowd comes.", nil, nil)
+	descUnshaken = prometheus.NewDesc("earshot_tls_failed_total",
+		"TLS handshakes that came to nothing. left: the client went. timeout: it took more than 10 s for its part. plain: it spoke HTTP without TLS. "+
+			"other: nothing in common, or not TLS at all.", []string{"reason"}, nil)
+	descPacket = prometheus.NewDesc("earshot_packet_seconds", "Of programme in one WebRTC packet, at the least.", nil, nil)
+	descBusy   = prometheus.NewDesc("earshot_whep_busy_ratio", "Share of the time that the busiest shard of WebRTC works, over two seconds.", nil, nil)
+	descAgain  = prometheus.NewDesc("earshot_whep_repeated_packets_total", "Packets that WebRTC listeners asked for again and got.", nil, nil)
+	descLoss   = prometheus.NewDesc("earshot_whep_reported_loss_ratio", "Mean share of packets that WebRTC listeners' reports call lost.", nil, nil)
+	descJitter = prometheus.NewDesc("earshot_whep_reported_jitter_seconds", "Mean jitter in WebRTC listeners' reports.", nil, nil)
+	descStrays = prometheus.NewDesc("earshot_port_strays_total",
 		"Packets and connections on the WebRTC port that belong to nobody and were dropped unanswered.", []string{"reason"}, nil)
 )
 
@@ -69,7 +73,7 @@ type collector struct{ fan *Fan }
 
 // Describe is prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate, descPacket, descBusy, descAgain, descLoss, descJitter} {
+	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate, descWaiting, descUnshaken, descPacket, descBusy, descAgain, descLoss, descJitter} {
 		ch <- d
 	}
 }
@@ -108,6 +112,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range c.fan.sweep.Dropped() {
 		total(descDropped, float64(n+w.Dropped[reason]), reason)
 		delete(w.Dropped, reason)
+	}
+	waiting, unshaken := c.fan.sweep.Handshakes()
+	ch <- prometheus.MustNewConstMetric(descWaiting, prometheus.GaugeValue, float64(waiting))
+	for reason, n := range unshaken {
+		total(descUnshaken, float64(n), reason)
 	}
 	w.Refused["full"] += c.fan.sweep.TurnedAway()
 	for i, reason := range refuseReasons {

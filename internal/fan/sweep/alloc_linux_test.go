@@ -38,7 +38,7 @@ func newStill(tb testing.TB, listeners int, secure bool) *still {
 	s.stream = e.NewStream(StreamConfig{Tally: &Tally{}, Audience: observatory.NewAudience(event.Count{}), Rung: observatory.Push})
 	tcp, err := ListenTCP(context.Background(), "127.0.0.1:0")
 	must(tb, err)
-	l := e.Listen(tcp, secure)
+	l := e.Listen(tcp, nil) // it shakes hands itself
 	config := selfSigned(tb)
 	for range listeners {
 		client, err := net.Dial("tcp", l.Addr().String())

@@ -1,12 +1,9 @@
 package sweep
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -24,8 +21,9 @@ func (blocked) Temporary() bool { return true }
 // gives what there is, a write takes everything and keeps what the socket does not take.
 type Conn struct {
 	*net.TCPConn
-	in   *Listener // nil: not counted
-	left atomic.Bool
+	in    *Listener // nil: not counted
+	left  atomic.Bool
+	entry *entry // nil: not in a TLS handshake
 
 	// The shard's, once detached.
 	fd      int    // -1 before
@@ -66,6 +64,9 @@ func (c *Conn) handOver() {
 
 // Read is net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
+	if c.entry != nil {
+		return c.entry.read(c.TCPConn, b)
+	}
 	if c.fd < 0 {
 		return c.TCPConn.Read(b)
 	}
@@ -142,89 +143,4 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 		return nil
 	}
 	return c.TCPConn.SetWriteDeadline(t)
-}
-
-// Listener accepts connections that an engine can take over. Where descriptors run out, a newcomer is told so at once, instead of waiting in
-// the kernel's queue until it gives up.
-type Listener struct {
-	*net.TCPListener
-	engine *Engine
-	secure bool // the refusal would have to be in TLS: it is only closed
-	limit  int  // descriptors that may be open because of strangers
-	open   atomic.Int64
-	sorry  chan struct{} // a place in it for each who is being told
-}
-
-// spare is how many descriptors a listener leaves unused: for the store's files, and for saying no.
-const spare = 96
-
-// Listen wraps a listener of HTTP. secure says that TLS is spoken on it.
-func (e *Engine) Listen(l *net.TCPListener, secure bool) *Listener {
-	return &Listener{TCPListener: l, engine: e, secure: secure, limit: Descriptors() - spare, sorry: make(chan struct{}, spare/2)}
-}
-
-// ListenTCP opens a TCP listener whose connections carry no keep-alive probes of the kernel's: listeners get data all the time, and a
-// bound on how long that may stay unacknowledged.
-func ListenTCP(ctx context.Context, addr string) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAlive: -1}
-	l, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return l.(*net.TCPListener), nil
-}
-
-// Accept is net.Listener.
-func (l *Listener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.AcceptTCP()
-		if err != nil {
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-				time.Sleep(5 * time.Millisecond) // other parts took the spare ones; net/http would wait up to a second
-				continue
-			}
-			return nil, err
-		}
-		if int(l.open.Load()+l.engine.sockets.Load())+l.engine.cfg.Elsewhere() < l.limit {
-			l.open.Add(1)
-			tune(c)
-			return &Conn{TCPConn: c, in: l, fd: -1}, nil
-		}
-		l.engine.turned.Add(1)
-		if l.secure {
-			_ = c.Close()
-			continue
-		}
-		_ = c.SetDeadline(time.Now().Add(apology))
-		_, _ = c.Write(noRoom) // a new socket takes it at once
-		_ = c.CloseWrite()
-		select {
-		case l.sorry <- struct{}{}:
-			l.engine.wg.Go(func() {
-				drain(c)
-				<-l.sorry
-			})
-		default:
-			_ = c.Close()
-		}
-	}
-}
-
-// noRoom is what a newcomer is told for whom there is not even a descriptor.
-var noRoom = func() []byte {
-	const body = `{"type":"about:blank","title":"Service Unavailable","status":503,"code":"unavailable",` +
-		`"detail":"The server has as many listeners as it can take. Try again in half a minute."}`
-	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 30\r\n"+
-		"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-}()
-
-// apology is how long a connection that was told so is kept for its request to arrive: unread, it would reset the connection, and the answer
-// with it.
-const apology = 100 * time.Millisecond
-
-func drain(c *net.TCPConn) {
-	var b [2048]byte
-	for n, err := c.Read(b[:]); n > 0 && err == nil; n, err = c.Read(b[:]) {
-	}
-	_ = c.Close()
 }

@@ -59,30 +59,15 @@ func newStand(t testing.TB, k kind, change ...func(*sweep.Config, *sweep.StreamC
 	tcp, err := sweep.ListenTCP(context.Background(), "127.0.0.1:0")
 	must(t, err)
 	s.addr = tcp.Addr().String()
-	var l net.Listener = s.engine.Listen(tcp, k.secure)
+	var config *tls.Config
 	if k.secure {
-		server, client := certificate(t)
-		l = tls.NewListener(l, server)
-		s.client = client
+		config, s.client = certificate(t)
 	}
+	l := s.engine.Listen(tcp, config)
 	var accepting sync.WaitGroup
 	accepting.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				close(s.accepted)
-				return
-			}
-			if tc, ok := c.(*tls.Conn); ok {
-				accepting.Go(func() {
-					if tc.Handshake() == nil {
-						s.accepted <- tc
-					} else {
-						_ = tc.Close()
-					}
-				})
-				continue
-			}
+		defer close(s.accepted)
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
 			s.accepted <- c
 		}
 	})

@@ -39,4 +39,7 @@ func Descriptors() int { return math.MaxInt32 }
 // tune has nothing to do: what this system could bound is not known.
 func tune(*net.TCPConn) {}
 
+// hungUp is not known without asking.
+func hungUp(*net.TCPConn) bool { return false }
+
 func memoryShort() bool { return false }

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -40,6 +41,22 @@ func tune(c *net.TCPConn) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unacknowledged)
 	})
+}
+
+// hungUp says whether the other side has closed its connection, without taking anything out of it.
+func hungUp(c *net.TCPConn) (gone bool) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	if err := rc.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		gone = n == 0 && err == nil || err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	}); err != nil {
+		return true
+	}
+	return gone
 }
 
 // writeFD writes what the socket takes: all, a part, or errBlocked. The raw system call spares the scheduler's bookkeeping, twice a

@@ -88,6 +88,9 @@ type Engine struct {
 	sockets atomic.Int64  // connections that were taken over
 	turned  atomic.Uint64 // connections that were turned away by Listener
 
+	turns      turnstile
+	handshakes handshakes
+
 	life context.Context // ends with Close
 	end  context.CancelFunc
 	wg   sync.WaitGroup // shards, the governor, goroutines of listeners
@@ -171,7 +174,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	e := &Engine{cfg: cfg, begun: time.Now(), streams: make(map[*Stream]struct{})}
+	e := &Engine{cfg: cfg, begun: time.Now(), streams: make(map[*Stream]struct{}), turns: newTurnstile(runtime.GOMAXPROCS(0))}
 	e.life, e.end = context.WithCancel(context.Background())
 	if !cfg.Goroutines {
 		for range cfg.Shards {
