@@ -59,7 +59,7 @@ func TestCrowd(t *testing.T) {
 		{Rung: crowd.MP4, Listeners: 10, Curve: "steps:2"},
 		{Rung: crowd.Cues, Listeners: 10},
 	} {
-		c.URL, c.Arrive, c.Hold, c.Seed = url+"/e/demo", time.Second, 3*time.Second, 1
+		c.URL, c.Arrive, c.Hold, c.Seed = url+"/e/demo", time.Second, 5*time.Second, 1
 		wg.Go(func() {
 			r, err := crowd.Run(t.Context(), c)
 			if err != nil {
@@ -126,7 +126,7 @@ func TestCrowdOverTLS(t *testing.T) {
 	url, ca := tunnel(t, strings.TrimPrefix(node(t), "http://"))
 	var wg sync.WaitGroup
 	for _, c := range []crowd.Config{{Rung: crowd.Push, Listeners: 40}, {Rung: crowd.HLS, Listeners: 10}, {Rung: crowd.WebRTC, Listeners: 5}} {
-		c.URL, c.CA, c.Arrive, c.Hold, c.Seed = url+"/e/demo", ca, time.Second, 2500*time.Millisecond, 1
+		c.URL, c.CA, c.Arrive, c.Hold, c.Seed = url+"/e/demo", ca, time.Second, 5*time.Second, 1
 		wg.Go(func() {
 			r, err := crowd.Run(t.Context(), c)
 			if err != nil {

@@ -114,7 +114,7 @@ func TestJoinedStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, 5*time.Second, "the other node has the event", func() bool {
+	until(t, 20*time.Second, "the other node has the event", func() bool {
 		e, err := b.Event(ctx, "shared")
 		return err == nil && e == made
 	})
@@ -132,7 +132,7 @@ func TestJoinedStore(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	until(t, 5*time.Second, "no change was lost", func() bool {
+	until(t, 20*time.Second, "no change was lost", func() bool {
 		e, _ := a.Event(ctx, "shared")
 		f, _ := b.Event(ctx, "shared")
 		return e.IdleEnd == made.IdleEnd+20 && f == e
@@ -147,7 +147,7 @@ func TestJoinedStore(t *testing.T) {
 	}
 
 	s.stop()
-	until(t, 5*time.Second, "both notice", func() bool { return a.Ready() != nil && b.Ready() != nil })
+	until(t, 20*time.Second, "both notice", func() bool { return a.Ready() != nil && b.Ready() != nil })
 	if e, err := b.Event(ctx, "shared"); err != nil || e.ID != made.ID {
 		t.Errorf("read without a server: %+v, %v", e, err)
 	}
@@ -162,7 +162,7 @@ func TestJoinedStore(t *testing.T) {
 	if _, err := b.CreateEvent(ctx, town("after")); err != nil {
 		t.Error(err)
 	}
-	until(t, 5*time.Second, "the other node has it", func() bool {
+	until(t, 20*time.Second, "the other node has it", func() bool {
 		_, err := a.Event(ctx, "after")
 		_, gone := a.Event(ctx, "refused")
 		return err == nil && gone != nil
@@ -180,7 +180,7 @@ func TestLeasesBetweenNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, 5*time.Second, "the other node sees the lease", func() bool { return b.StageAddress("ev_1") == "http://stage.example" })
+	until(t, 20*time.Second, "the other node sees the lease", func() bool { return b.StageAddress("ev_1") == "http://stage.example" })
 	_, err = b.Acquire(ctx, "ev_1")
 	wantCode(t, err, event.CodeUnavailable)
 	if !errors.Is(err, cluster.ErrHeld) || b.Free("ev_1") {
@@ -288,9 +288,9 @@ func TestEdgeRights(t *testing.T) {
 	follow(t, b, "ev_1", early)
 	p, epoch := stageOf(t, a, "ev_1")
 	send(p, epoch, 0, 120)
-	until(t, 5*time.Second, "the frames", func() bool { return early.next() == 120 })
+	until(t, 20*time.Second, "the frames", func() bool { return early.next() == 120 })
 	follow(t, b, "ev_1", late)
-	until(t, 5*time.Second, "the frames of before", func() bool { return late.next() == 120 })
+	until(t, 20*time.Second, "the frames of before", func() bool { return late.next() == 120 })
 
 	refused := make(chan error, 1)
 	nc, err := nats.Connect(s.url("edge:change-me-2@"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {

@@ -113,16 +113,16 @@ func TestRelay(t *testing.T) {
 	follow(t, b, "ev_1", early)
 	p, epoch := stageOf(t, a, "ev_1")
 	send(p, epoch, 500, 730)
-	until(t, 5*time.Second, "the frames", func() bool { return early.next() == 730 })
+	until(t, 20*time.Second, "the frames", func() bool { return early.next() == 730 })
 	follow(t, b, "ev_1", late)
-	until(t, 5*time.Second, "the frames of before", func() bool { return late.next() == 730 })
+	until(t, 20*time.Second, "the frames of before", func() bool { return late.next() == 730 })
 	send(p, epoch, 730, 777)
 	send(p, epoch, 900, 905) // the stage was held up, and jumped
 	if err := p.Close(t.Context(), true, 905); err != nil {
 		t.Error(err)
 	}
 	for who, h := range map[string]*heard{"early": early, "late": late} {
-		until(t, 5*time.Second, who+" hears the end", func() bool { got := h.all(); return len(got) > 0 && got[len(got)-1].End })
+		until(t, 20*time.Second, who+" hears the end", func() bool { got := h.all(); return len(got) > 0 && got[len(got)-1].End })
 		got := h.all()
 		check(t, got[:277], epoch, 500, 777)
 		check(t, got[277:282], epoch, 900, 905)
@@ -146,10 +146,10 @@ func TestHoleIsFilled(t *testing.T) {
 	const many = 2500 // the subscription holds 1024
 	for n := uint64(0); n < many; n += 500 {
 		send(p, epoch, n, n+500) // no more than a publisher keeps
-		until(t, 5*time.Second, "they are sent", func() bool { return a.Relay()["published"] == n+500 })
+		until(t, 20*time.Second, "they are sent", func() bool { return a.Relay()["published"] == n+500 })
 	}
 	nc := s.connect("")
-	until(t, 5*time.Second, "the server has all", func() bool {
+	until(t, 20*time.Second, "the server has all", func() bool {
 		js, err := nc.JetStream()
 		if err != nil {
 			t.Fatal(err)
@@ -230,9 +230,9 @@ func TestRelayOutlivesServer(t *testing.T) {
 	follow(t, b, "ev_1", h)
 	p, epoch := stageOf(t, a, "ev_1")
 	send(p, epoch, 0, 150)
-	until(t, 5*time.Second, "the frames", func() bool { return h.next() == 150 })
+	until(t, 20*time.Second, "the frames", func() bool { return h.next() == 150 })
 	s.stop()
-	until(t, 5*time.Second, "both notice", func() bool { return a.Ready() != nil && b.Ready() != nil })
+	until(t, 20*time.Second, "both notice", func() bool { return a.Ready() != nil && b.Ready() != nil })
 	send(p, epoch, 150, 320)
 	s.start()
 	until(t, 15*time.Second, "both are back", func() bool { return a.Ready() == nil && b.Ready() == nil })

@@ -181,6 +181,7 @@ func TestWhatServersDoWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
+	turns := make(chan struct{}, 4) // so many at once, that none of them waits for the machine
 	f = startFake(t, map[string]http.HandlerFunc{
 		"GET /e/x/live": push(good, nil),
 	})
@@ -255,11 +256,13 @@ func TestWhatServersDoWrong(t *testing.T) {
 		}, nil), func(r *crowd.Report) bool { return r.Joined == 3 && r.LostFrames == 0 && r.Audio.Differ > 0 && !r.OK() }},
 	} {
 		wg.Go(func() { // not subtests, of which only as many run at once as there are processors: these wait more than they work
+			turns <- struct{}{}
+			defer func() { <-turns }()
 			s := startFake(t, map[string]http.HandlerFunc{"GET /e/x/live": c.live})
 			// The parts are the first server's, and so is the programme they are compared with.
 			s.Config.Handler = overlay(f, s.Config.Handler)
 			r, err := crowd.Run(t.Context(), crowd.Config{
-				URL: s.URL + "/e/x", Listeners: 3, Arrive: 100 * time.Millisecond, Hold: 3200 * time.Millisecond, Patience: time.Second, Seed: 1,
+				URL: s.URL + "/e/x", Listeners: 3, Arrive: 100 * time.Millisecond, Hold: 3200 * time.Millisecond, Patience: 2 * time.Second, Seed: 1,
 			})
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
