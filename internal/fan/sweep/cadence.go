@@ -157,9 +157,16 @@ func (g *governor) step(now time.Time, s sample) verdict {
 	return g.turn(now)
 }
 
-// setFloor is the operator's hand. It gives nobody more than the load allows.
-func (g *governor) setFloor(now time.Time, c Cadence) verdict {
+// setFloor is the operator's hand. It gives nobody more than the load allows, nor more than it would then allow by s.
+func (g *governor) setFloor(now time.Time, c Cadence, s sample) verdict {
 	g.floor = c
+	to := max(c, g.level)
+	for to < g.current && s.load*s.growth(to) >= startLast {
+		to++
+	}
+	if to > c {
+		g.level = max(g.level, to)
+	}
 	if max(g.floor, g.level) == g.current {
 		return verdict{}
 	}

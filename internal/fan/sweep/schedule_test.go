@@ -74,17 +74,47 @@ func TestScheduleFillsTheFirstSlots(t *testing.T) {
 	}
 }
 
-// Whoever changes the cadence stays at its moment of a step, and its step is the emptiest.
-func TestScheduleKeepsTheMoment(t *testing.T) {
-	s := newSchedule(Cadence1000)
-	for id := range uint32(50) {
-		if slot, _ := s.addAt(id, 7); slot%perStep != 7 {
-			t.Fatalf("slot %d is not at moment 7", slot)
-		}
-	}
-	for step := range Cadence1000.Steps() {
-		if n := len(s.slots[step*perStep+7]); n != 10 {
-			t.Errorf("step %d has %d", step, n)
+// Whoever changes the cadence waits no longer than the slower of the two from one visit to the next, whenever the change comes, and afterwards
+// the steps are about equally full.
+func TestScheduleChangesOver(t *testing.T) {
+	const listeners = 3000
+	for from := range cadences {
+		for to := range cadences {
+			for step := uint64(40); step < 50; step++ {
+				old, fresh := newSchedule(from), newSchedule(to)
+				for id := range uint32(listeners) {
+					old.add(id, 20)
+				}
+				old.turn = step * uint64(perStep) // all before this step were visited
+				fresh.turn = fresh.present(step, 0)
+				visits := make([]int64, listeners)
+				for n := range uint64(len(old.slots)) {
+					slot := int((old.turn + n) % uint64(len(old.slots)))
+					for _, id := range old.slots[slot] {
+						visits[id] = old.visited(slot)
+						if at, _ := fresh.addAfter(id, visits[id], max(len(old.slots), len(fresh.slots))); at%perStep != slot%perStep {
+							t.Fatalf("%v to %v: slot %d is at another moment than %d", from.Duration(), to.Duration(), at, slot)
+						}
+					}
+				}
+				for turn := fresh.turn; turn < fresh.turn+uint64(len(fresh.slots)); turn++ {
+					for _, id := range fresh.slots[turn%uint64(len(fresh.slots))] {
+						if waited := int64(turn) - visits[id]; waited > int64(max(len(old.slots), len(fresh.slots))) {
+							t.Fatalf("%v to %v: %v from one visit to the next", from.Duration(), to.Duration(), time.Duration(waited)*slotTime)
+						}
+						visits[id] = int64(turn)
+					}
+				}
+				for k := range fresh.steps {
+					n := 0
+					for moment := range perStep {
+						n += len(fresh.slots[k*perStep+moment])
+					}
+					if n > listeners*13/fresh.steps/10 {
+						t.Errorf("%v to %v at step %d: %d listeners in one step of %d", from.Duration(), to.Duration(), step, n, fresh.steps)
+					}
+				}
+			}
 		}
 	}
 }
@@ -93,7 +123,7 @@ func TestScheduleKeepsTheMoment(t *testing.T) {
 func TestScheduleBeginsAtOnce(t *testing.T) {
 	for c := range cadences {
 		s := newSchedule(c)
-		slot, _ := s.addAt(1, 0)
+		slot, _ := s.addAfter(1, -int64(perStep), len(s.slots))
 		const step = 40 // of every cadence's first
 		s.turn = s.present(step, 0)
 		if due := s.due(step, 0); slot != 0 || s.turn != step*uint64(perStep) || due != s.turn+1 {
@@ -149,7 +179,7 @@ func TestGovernor(t *testing.T) {
 		t.Errorf("back after %v: %+v", d, v)
 	}
 	// The operator's hand is obeyed at once, and nothing quicker is given.
-	if v := g.setFloor(now, Cadence2000); v.to != Cadence2000 || v.lead < 10*time.Second {
+	if v := g.setFloor(now, Cadence2000, sample{}); v.to != Cadence2000 || v.lead < 10*time.Second {
 		t.Errorf("the operator's floor: %+v", v)
 	}
 	now = now.Add(10 * time.Minute)
@@ -210,20 +240,20 @@ func TestNotice(t *testing.T) {
 func TestGovernorObeysBoth(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	g := governor{level: Cadence1000, current: Cadence1000}
-	if v := g.setFloor(now, Cadence200); v.change {
+	if v := g.setFloor(now, Cadence200, sample{}); v.change {
 		t.Errorf("the operator asks for more than the load allows: %+v", v)
 	}
-	if v := g.setFloor(now, Cadence2000); !v.change || !v.slower || v.to != Cadence2000 {
+	if v := g.setFloor(now, Cadence2000, sample{}); !v.change || !v.slower || v.to != Cadence2000 {
 		t.Errorf("the operator slows down: %+v", v)
 	}
 	now = now.Add(3 * time.Second) // a second is still in force
-	v := g.setFloor(now, Cadence400)
+	v := g.setFloor(now, Cadence400, sample{})
 	if v.to != Cadence1000 || v.slower {
 		t.Errorf("back to what the load allows: %+v", v)
 	}
 	g = governor{}
-	g.setFloor(now, Cadence2000)
-	if v := g.setFloor(now.Add(time.Second), Cadence1000); v.lead < 10*time.Second {
+	g.setFloor(now, Cadence2000, sample{})
+	if v := g.setFloor(now.Add(time.Second), Cadence1000, sample{}); v.lead < 10*time.Second {
 		t.Errorf("200 ms are in force, 2 s were announced: a second is announced %v before", v.lead)
 	}
 	if p := g.pending(now.Add(5 * time.Second)); !p.change || p.to != Cadence1000 || p.lead > 10*time.Second {
@@ -231,6 +261,18 @@ func TestGovernorObeysBoth(t *testing.T) {
 	}
 	if p := g.pending(now.Add(time.Minute)); p.change {
 		t.Errorf("pending for ever: %+v", p)
+	}
+	// Lifting the hand gives no more than what was measured bears.
+	g = governor{floor: Cadence2000, current: Cadence2000}
+	crowded := sample{load: 0.25}
+	crowded.counts[Cadence2000] = 9000
+	if v := g.setFloor(now, Cadence200, crowded); v.to != Cadence1000 || g.level != Cadence1000 {
+		t.Errorf("2.5 times a processor at 200 ms, 1.25 at 400, a half at a second: %+v", v)
+	}
+	g = governor{floor: Cadence2000, current: Cadence2000}
+	crowded.load = 0.05
+	if v := g.setFloor(now, Cadence200, crowded); v.to != Cadence200 || g.level != Cadence200 {
+		t.Errorf("half a processor at 200 ms: %+v", v)
 	}
 }
 

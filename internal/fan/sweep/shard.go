@@ -83,16 +83,29 @@ func (s *schedule) add(id uint32, room int) (slot, pos int) {
 	return slot, s.put(id, slot)
 }
 
-// addAt gives a listener that comes from another cadence a slot at the same moment of a step, that of the step with the fewest there: so it never
-// waits longer than a whole round since its last visit.
-func (s *schedule) addAt(id uint32, moment int) (slot, pos int) {
-	slot = moment
-	for k := moment; k < len(s.slots); k += perStep {
-		if len(s.slots[k]) < len(s.slots[slot]) {
+// addAfter gives a listener that comes from another cadence a slot: at the same moment of a step as its last visit, which was that turn (turns
+// are the same for all cadences), and of those that come within so many turns of that visit, the one with the fewest. So it never waits longer
+// than the slower of its two cadences, which is what it has put by for.
+func (s *schedule) addAfter(id uint32, visited int64, within int) (slot, pos int) {
+	turn, round := int64(s.turn), int64(len(s.slots))
+	const step = int64(perStep)
+	t := visited + step
+	if t < turn { // the first that is still to come
+		t += (turn - t + step - 1) / step * step
+	}
+	slot = int(t % round)
+	for ; t <= visited+int64(within) && t < turn+round; t += step {
+		if k := int(t % round); len(s.slots[k]) < len(s.slots[slot]) {
 			slot = k
 		}
 	}
 	return slot, s.put(id, slot)
+}
+
+// visited is the turn at which a slot was visited last; below zero, if it never was.
+func (s *schedule) visited(slot int) int64 {
+	last, round := int64(s.turn)-1, int64(len(s.slots))
+	return last - (last+round-int64(slot))%round
 }
 
 func (s *schedule) put(id uint32, slot int) (pos int) {

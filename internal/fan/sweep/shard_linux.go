@@ -281,11 +281,13 @@ func (sh *shard) enlist(id uint32, l *listener) {
 
 // transfer moves a listener to another cadence.
 func (sh *shard) transfer(id uint32, l *listener, to Cadence) {
-	moment := int(l.slot) % perStep
+	before := l.group.classes[l.cadence]
+	visited := before.visited(int(l.slot))
 	sh.delist(l)
 	sh.counts.move(l.wish, l.cadence, to)
 	l.cadence = to
-	slot, pos := sh.schedule(l).addAt(id, moment)
+	after := sh.schedule(l)
+	slot, pos := after.addAfter(id, visited, max(len(before.slots), len(after.slots)))
 	l.slot, l.pos = uint16(slot), uint32(pos)
 }
 
@@ -396,7 +398,8 @@ func (sh *shard) follow(g *group) {
 		if c == nil || c.count == 0 {
 			continue
 		}
-		for slot := range c.slots {
+		for n := range uint64(len(c.slots)) {
+			slot := (c.turn + n) % uint64(len(c.slots)) // who was visited longest ago has the fewest slots to choose from
 			for i := len(c.slots[slot]) - 1; i >= 0; i-- {
 				id := c.slots[slot][i]
 				l := sh.listener(id)

@@ -257,7 +257,9 @@ func (e *Engine) Pace() Pace {
 func (e *Engine) SetFloor(c Cadence) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.carry(e.gov.setFloor(e.cfg.Now(), c))
+	s := sample{load: e.load}
+	e.count(&s)
+	e.carry(e.gov.setFloor(e.cfg.Now(), c, s))
 }
 
 // Way is how a listener's connection is served.
@@ -438,10 +440,7 @@ func (e *Engine) govern() {
 		s.load, _ = e.expected()
 		short := memoryShort()
 		e.mu.Lock()
-		for _, sh := range e.shards {
-			sh.counts.into(&s, e.gov.current)
-		}
-		e.loose.into(&s, e.gov.current)
+		e.count(&s)
 		e.load, e.late, e.starved = s.load, s.late, short
 		e.carry(e.gov.step(e.cfg.Now(), s))
 		for st := range e.streams {
@@ -451,6 +450,14 @@ func (e *Engine) govern() {
 		}
 		e.mu.Unlock()
 	}
+}
+
+// count takes down who has which cadence. e.mu is held.
+func (e *Engine) count(s *sample) {
+	for _, sh := range e.shards {
+		sh.counts.into(s, e.gov.current)
+	}
+	e.loose.into(s, e.gov.current)
 }
 
 // fewSlots are too few for their lateness to say something.
