@@ -82,7 +82,7 @@ func (s *still) sweep() {
 	s.sh.now = s.sh.now.Add(chunkTime) // all slots of the step are due now
 	for s.sh.step(g) {
 	}
-	s.sh.poll()
+	s.sh.poll(time.Now().Add(time.Second))
 }
 
 // The hot path allocates nothing for a listener, plain or over TLS: one chunk is made for all.

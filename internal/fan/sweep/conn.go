@@ -20,10 +20,10 @@ func (blocked) Temporary() bool { return true }
 // Conn is an accepted connection. As long as net/http has it, it is a *net.TCPConn; once a shard has it, it never blocks: a read
 // gives what there is, a write takes everything and keeps what the socket does not take.
 type Conn struct {
-	*net.TCPConn
-	in    *Listener // nil: not counted
-	left  atomic.Bool
-	entry *entry // nil: not in a TLS handshake
+	*net.TCPConn           // nil once detached
+	in           *Listener // nil: not counted
+	left         atomic.Bool
+	entry        *entry // nil: not in a TLS handshake
 
 	// The shard's, once detached.
 	fd      int    // -1 before
@@ -51,7 +51,7 @@ func (c *Conn) detach() error {
 		return derr
 	}
 	_ = c.TCPConn.Close()
-	c.fd, c.since = fd, time.Now()
+	c.TCPConn, c.fd, c.since = nil, fd, time.Now()
 	return nil
 }
 

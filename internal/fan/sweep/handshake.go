@@ -6,31 +6,74 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // A TLS handshake takes half a millisecond of a processor, forty times what serving a listener for a second takes. Left to themselves, ten
 // thousand newcomers are ten thousand runnable goroutines, and the shard is one more of them: it then waits seconds for its turn, and
-// everybody who listens already hears that. So newcomers may compute only with a turn in their hand, of which there are as many as
-// processors. They give it back whenever they wait for their client: a slow one holds up nobody.
+// everybody who listens already hears that. So newcomers may compute only with a turn in their hand, and give it back whenever they wait for
+// their client: a slow one holds up nobody.
 
-// turnstile gives the turns: one kind for who begins, one for who has our answer already, so that these finish before others begin.
-type turnstile [2]chan struct{}
+// turnstile gives the turns: to those who have our answer already before those who begin, so that they finish.
+type turnstile struct {
+	asks [2]chan chan struct{} // by kind: who begins, who goes on. Taking what was asked with is the turn, sending on it gives it back.
+	near atomic.Int64          // newcomers who do not wait for their client
+	most int64                 // of them, before no others are let near: who waits further back needs no goroutine
+	end  chan struct{}
+	wg   sync.WaitGroup
+}
 
-func newTurnstile(n int) (t turnstile) {
-	for i := range t {
-		t[i] = make(chan struct{}, n)
+func newTurnstile(processors int) *turnstile {
+	t := &turnstile{most: 16 * int64(processors), end: make(chan struct{})}
+	for i := range t.asks {
+		t.asks[i] = make(chan chan struct{})
+	}
+	for range processors {
+		t.wg.Go(t.turn)
 	}
 	return t
 }
 
+// turn gives one turn after another. Before each everybody else has one: the scheduler takes up a goroutine that yields after all that are
+// runnable now. So newcomers have the time that nobody else wants, however many they are.
+func (t *turnstile) turn() {
+	for {
+		var back chan struct{}
+		select {
+		case back = <-t.asks[1]:
+		default:
+			select {
+			case back = <-t.asks[1]:
+			case back = <-t.asks[0]:
+			case <-t.end:
+				return
+			}
+		}
+		<-back
+		runtime.Gosched()
+	}
+}
+
+// close ends it; nobody may ask any more.
+func (t *turnstile) close() {
+	close(t.end)
+	t.wg.Wait()
+}
+
 // entry is a connection's way through its handshake. It is used from one goroutine.
 type entry struct {
-	turns    turnstile
+	turns    *turnstile
 	reads    int
-	held     chan struct{} // where its turn has to be given back; nil: it has none
+	back     chan struct{} // capacity 1
+	held     bool          // it has a turn
 	patience time.Duration // for its client's part, all together
+}
+
+func (t *turnstile) newEntry(patience time.Duration) *entry {
+	return &entry{turns: t, back: make(chan struct{}, 1), patience: patience}
 }
 
 // handshakeWait is how long a client may take for its part of a handshake. Its wait for a turn does not count.
@@ -41,15 +84,16 @@ func (e *entry) read(c *net.TCPConn, b []byte) (int, error) {
 	e.giveBack()
 	began := time.Now()
 	_ = c.SetDeadline(began.Add(e.patience))
+	e.turns.near.Add(-1)
 	n, err := c.Read(b)
+	e.turns.near.Add(1)
 	if err != nil {
 		return n, err
 	}
 	e.patience -= time.Since(began)
-	turn := e.turns[min(e.reads, 1)]
+	e.turns.asks[min(e.reads, 1)] <- e.back
+	e.held = true
 	e.reads++
-	turn <- struct{}{}
-	e.held = turn
 	if hungUp(c) { // while it waited for its turn: it would be in vain
 		return 0, io.ErrUnexpectedEOF
 	}
@@ -58,9 +102,9 @@ func (e *entry) read(c *net.TCPConn, b []byte) (int, error) {
 }
 
 func (e *entry) giveBack() {
-	if e.held != nil {
-		<-e.held
-		e.held = nil
+	if e.held {
+		e.back <- struct{}{}
+		e.held = false
 	}
 }
 
@@ -90,13 +134,25 @@ func (e *Engine) Handshakes() (waiting int64, failed map[string]uint64) {
 	}
 }
 
-// receive accepts connections until the listener is closed, and has each shake hands.
+// receive accepts connections until the listener is closed.
 func (l *Listener) receive() {
+	defer close(l.line)
 	for {
 		c, err := l.accept()
 		if err != nil {
 			l.failed <- err
 			return
+		}
+		l.engine.handshakes.waiting.Add(1)
+		l.line <- c
+	}
+}
+
+// usher has them shake hands, one after another, as they came.
+func (l *Listener) usher() {
+	for c := range l.line {
+		for l.turns.near.Load() >= l.turns.most {
+			time.Sleep(time.Millisecond)
 		}
 		l.mu.Lock()
 		closed := l.closed
@@ -105,21 +161,23 @@ func (l *Listener) receive() {
 		}
 		l.mu.Unlock()
 		if closed {
+			l.engine.handshakes.waiting.Add(-1)
 			_ = c.Close()
 			continue
 		}
-		l.engine.handshakes.waiting.Add(1)
+		l.turns.near.Add(1)
 		l.wg.Go(func() { l.shakeHands(c) })
 	}
 }
 
 // shakeHands does a handshake, and gives the connection to whoever accepts.
 func (l *Listener) shakeHands(c *Conn) {
-	c.entry = &entry{turns: l.engine.turns, patience: handshakeWait}
+	c.entry = l.turns.newEntry(handshakeWait)
 	tc := tls.Server(c, l.tls)
 	err := tc.Handshake()
 	c.entry.giveBack()
 	c.entry = nil
+	l.turns.near.Add(-1)
 	l.mu.Lock()
 	delete(l.entering, c)
 	l.mu.Unlock()

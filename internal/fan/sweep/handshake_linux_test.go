@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -54,9 +55,7 @@ func (e *Engine) unshaken(reason string) uint64 {
 // While all turns are taken newcomers wait, whatever they have sent; those who hang up meanwhile cost nothing more.
 func TestHandshakesTakeTurns(t *testing.T) {
 	e, l := lobby(t)
-	for range cap(e.turns[0]) {
-		e.turns[0] <- struct{}{}
-	}
+	turns := l.takeAll()
 	shaken := make(chan error, 1)
 	patient := tls.Client(dial(t, l), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // its own
 	go func() { shaken <- patient.Handshake() }()
@@ -72,9 +71,7 @@ func TestHandshakesTakeTurns(t *testing.T) {
 		t.Fatalf("a handshake without a turn: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	for range cap(e.turns[0]) {
-		<-e.turns[0]
-	}
+	giveBack(turns)
 	c, err := l.Accept()
 	must(t, err)
 	if !c.(*tls.Conn).ConnectionState().HandshakeComplete {
@@ -112,9 +109,9 @@ func TestSilenceHoldsNoTurn(t *testing.T) {
 
 // A client's own time is bounded, over all that it sends, and the wait for a turn is not part of it.
 func TestHandshakeHasAnEnd(t *testing.T) {
-	e, _ := lobby(t)
+	_, l := lobby(t)
 	server, client := pair(t)
-	c := &Conn{TCPConn: server, fd: -1, entry: &entry{turns: e.turns, patience: 60 * time.Millisecond}}
+	c := &Conn{TCPConn: server, fd: -1, entry: l.turns.newEntry(60 * time.Millisecond)}
 	go func() {
 		for range 100 {
 			if _, err := client.Write([]byte{22}); err != nil {
@@ -129,10 +126,21 @@ func TestHandshakeHasAnEnd(t *testing.T) {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 	c.entry.giveBack()
-	for i := range e.turns {
-		if n := len(e.turns[i]); n != 0 {
-			t.Errorf("%d turns of kind %d are still held", n, i)
-		}
+	giveBack(l.takeAll()) // it holds none any more
+}
+
+// takeAll takes all turns there are.
+func (l *Listener) takeAll() (turns []chan struct{}) {
+	for range runtime.GOMAXPROCS(0) {
+		turns = append(turns, make(chan struct{}, 1))
+		l.turns.asks[0] <- turns[len(turns)-1]
+	}
+	return turns
+}
+
+func giveBack(turns []chan struct{}) {
+	for _, turn := range turns {
+		turn <- struct{}{}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +25,8 @@ type Listener struct {
 	wg     sync.WaitGroup
 
 	// With TLS.
+	turns   *turnstile
+	line    chan *Conn // who has come and not begun to shake hands
 	ready   chan net.Conn
 	closing chan struct{}
 	failed  chan error // why nothing is accepted any more
@@ -41,8 +44,10 @@ func (e *Engine) Listen(tcp *net.TCPListener, config *tls.Config) *Listener {
 	l := &Listener{TCPListener: tcp, engine: e, tls: config, limit: Descriptors() - spare, sorry: make(chan struct{}, spare/2)}
 	if config != nil {
 		l.ready, l.closing, l.failed = make(chan net.Conn), make(chan struct{}), make(chan error, 1)
-		l.entering = make(map[*Conn]struct{})
+		l.turns = newTurnstile(runtime.GOMAXPROCS(0))
+		l.line, l.entering = make(chan *Conn, min(l.limit, 1<<16)), make(map[*Conn]struct{})
 		l.wg.Go(l.receive)
+		l.wg.Go(l.usher)
 	}
 	return l
 }
@@ -76,7 +81,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 func (l *Listener) Close() error {
 	err := l.TCPListener.Close()
 	l.mu.Lock()
-	if !l.closed && l.closing != nil {
+	first := !l.closed && l.tls != nil
+	if first {
 		close(l.closing)
 	}
 	l.closed = true
@@ -85,6 +91,9 @@ func (l *Listener) Close() error {
 	}
 	l.mu.Unlock()
 	l.wg.Wait()
+	if first {
+		l.turns.close()
+	}
 	return err
 }
 

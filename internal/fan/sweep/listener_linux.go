@@ -376,21 +376,23 @@ func (sh *shard) part() {
 	sh.leaving = kept
 }
 
-// poll reads what clients sent, and notices who went.
-func (sh *shard) poll() {
-	again := sh.unread
-	sh.unread = nil
-	for _, id := range again {
+// poll reads what clients sent, and notices who went, until a time; it says whether there may be more.
+func (sh *shard) poll(until time.Time) (more bool) {
+	again, n := 0, len(sh.unread)
+	for ; again < n && (again%16 < 15 || time.Now().Before(until)); again++ {
+		id := sh.unread[again]
 		if l := sh.listener(id); l.queued {
 			l.queued = false
-			sh.read(id, l)
+			sh.read(id, l) // it may be put off again, behind all others
 		}
 	}
+	sh.unread = append(sh.unread[:0], sh.unread[again:]...)
 	for {
 		n, err := unix.EpollWait(sh.epoll, sh.events, 0)
 		if err != nil || n <= 0 {
-			return
+			return false
 		}
+		sh.breathe()
 		for _, ev := range sh.events[:n] {
 			id := uint32(ev.Fd)
 			l := sh.listener(id)
@@ -404,7 +406,10 @@ func (sh *shard) poll() {
 			sh.read(id, l)
 		}
 		if n < len(sh.events) {
-			return
+			return false
+		}
+		if time.Now().After(until) {
+			return true
 		}
 	}
 }

@@ -34,7 +34,8 @@ type shard struct {
 	joint    joint
 	events   []unix.EpollEvent
 	now      time.Time
-	clock    uint32 // now, in tenths of a second since the engine began
+	rested   time.Time // when others last had the processor
+	clock    uint32    // now, in tenths of a second since the engine began
 	visited  int64
 	arrivals []arrival // taken out of the mailbox
 	received int       // of them
@@ -68,7 +69,7 @@ const (
 	pageBits  = 9
 	pageSize  = 1 << pageBits
 	inputSize = 16 << 10
-	maxEvents = 256
+	maxEvents = 64
 	readLimit = 4 // reads of one listener at a time
 )
 
@@ -153,13 +154,14 @@ func (sh *shard) untilNext() time.Duration {
 // tick does all that is due.
 func (sh *shard) tick() {
 	sh.look(time.Now())
-	sh.poll()
+	sh.rested = sh.now
 	for more := true; more; {
 		more = false
 		began := time.Now()
 		cpu := threadTime()
 		for i := 0; i < len(sh.groups); i++ {
 			g := sh.groups[i]
+			sh.breathe()
 			sh.look(time.Now())
 			if sh.step(g) {
 				more = true
@@ -175,19 +177,32 @@ func (sh *shard) tick() {
 			sh.visits.Add(sh.visited)
 			sh.visited = 0
 		}
-		// Who comes waits for no long tick, and who is here for no flood of newcomers.
-		more = sh.receive(began.Add(newcomers)) || more
+		// Who comes, or goes, waits for no long tick, and who is here for no flood of them.
+		more = sh.poll(began.Add(comings)) || more
+		more = sh.receive(time.Now().Add(comings)) || more
 	}
 	sh.part()
 }
+
+// breathe lets others have the processor, if it is time. A goroutine that runs on is preempted after 10 ms, and then stands behind all that the
+// scheduler has, in a queue from which every 61st turn takes one: beside a thousand newcomers that took a second. Who sleeps and wakes up is
+// next.
+func (sh *shard) breathe() {
+	if now := time.Now(); now.Sub(sh.rested) > breath {
+		time.Sleep(20 * time.Microsecond)
+		sh.rested = time.Now()
+	}
+}
+
+const breath = 3 * time.Millisecond
 
 func (sh *shard) look(now time.Time) {
 	sh.now = now
 	sh.clock = uint32(now.Sub(sh.engine.begun) / (100 * time.Millisecond))
 }
 
-// newcomers is the time between two slots for letting in who has come.
-const newcomers = 2 * time.Millisecond
+// comings is the time between two slots for reading from clients, and for letting in who has come.
+const comings = 2 * time.Millisecond
 
 // receive lets in who is in the mailbox until a time, and says whether somebody still waits.
 func (sh *shard) receive(until time.Time) (more bool) {
@@ -357,6 +372,9 @@ func (sh *shard) step(g *group) (more bool) {
 		told := c.turn < c.notes
 		for i := len(at) - 1; i >= 0; i-- { // from the back: a visit may remove who is visited
 			sh.visit(at[i], g, told)
+			if i%32 == 31 {
+				sh.breathe()
+			}
 		}
 		c.turn++
 		more = more || c.turn < due

@@ -88,7 +88,6 @@ type Engine struct {
 	sockets atomic.Int64  // connections that were taken over
 	turned  atomic.Uint64 // connections that were turned away by Listener
 
-	turns      turnstile
 	handshakes handshakes
 
 	life context.Context // ends with Close
@@ -174,7 +173,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	e := &Engine{cfg: cfg, begun: time.Now(), streams: make(map[*Stream]struct{}), turns: newTurnstile(runtime.GOMAXPROCS(0))}
+	e := &Engine{cfg: cfg, begun: time.Now(), streams: make(map[*Stream]struct{})}
 	e.life, e.end = context.WithCancel(context.Background())
 	if !cfg.Goroutines {
 		for range cfg.Shards {
