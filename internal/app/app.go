@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -146,6 +147,11 @@ func (a *App) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
 	a.server.TLSConfig = a.tls // so that it speaks HTTP/2
 	go func() { failed <- a.server.Serve(a.fan.Sweep().Listen(a.http, a.tls)) }()
+	thrifty, enough := context.WithCancel(ctx)
+	var housekeeping sync.WaitGroup
+	housekeeping.Go(func() { a.giveMemoryBack(thrifty) })
+	defer housekeeping.Wait()
+	defer enough()
 	a.log.Info("serving", "http", a.http.Addr().String(), "udp", a.port.Addr().String())
 
 	var err error

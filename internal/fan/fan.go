@@ -97,6 +97,15 @@ func New(cfg Config) (*Fan, error) {
 // Sweep is the engine of streams, for those who accept connections for it.
 func (f *Fan) Sweep() *sweep.Engine { return f.sweep }
 
+// Joined is how many listeners have joined since it began.
+func (f *Fan) Joined() uint64 {
+	n := f.whep.Stats().Joined
+	for i := range f.counters.rungs {
+		n += f.counters.rungs[i].Joined.Load()
+	}
+	return n
+}
+
 // WHEP answers a listener's SDP offer (draft-ietf-wish-whep). The session ends with the timeline, with EndWHEP, or when the
 // listener goes. packet is how long its packets shall be at the least: 20, 60 or 120 ms; 0 is 20. Errors are *event.Error: Invalid for the
 // offer or the packet, Unavailable when there is no room and while stopping.
