@@ -13,35 +13,16 @@ import (
 	"crypto/rand"
 	_ "crypto/sha512" // the other hashes that an offer may name
 	"encoding/binary"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"earshot/internal/event"
 	"earshot/internal/observatory"
 	"earshot/internal/peer"
 	"earshot/internal/timeline"
-)
-
-const (
-	// handshake is how long a WebRTC listener may take from the answer to DTLS being done.
-	handshake = 15 * time.Second
-
-	// hurryAfter is how long a handshake may take while others wait for theirs.
-	hurryAfter = 2 * time.Second
-
-	// guarded is how long the address of one who plays is theirs after a check: somewhat longer than the longest pause between checks (RFC
-	// 7675, 5.1: six seconds).
-	guarded = 7 * time.Second
-
-	// maxPaths bounds the addresses from which one session's checks are answered. One is usual; somebody who moves between networks has
-	// some more. A listener with 64 Ki ports, or with addresses that are not theirs, could fill the memory. Who needs more connects anew.
-	maxPaths = 128
 )
 
 // Source is the programme of one event, as its listeners read it.
@@ -141,20 +122,6 @@ type Engine struct {
 	line    []*session
 }
 
-// shaker is a goroutine that does handshakes, one after the other.
-type shaker struct {
-	since  int64 // of the one that it does now
-	cancel context.CancelFunc
-}
-
-// channel is one event's programme, as long as somebody listens to it.
-type channel struct {
-	src   Source
-	plan  atomic.Pointer[plan]
-	users int // guarded by Engine.mu
-	stop  chan struct{}
-}
-
 // New prepares to answer. The port must be open, and can serve one engine.
 func New(cfg Config) (*Engine, error) {
 	cfg = cfg.withDefaults()
@@ -226,83 +193,12 @@ func (e *Engine) Answer(_ context.Context, src Source, offer []byte, packet int)
 	return s.id, e.describe(s, o), nil
 }
 
-func (e *Engine) admit(s *session, src Source) error {
-	var gone *session
-	defer func() {
-		if gone != nil {
-			e.end(gone, droppedHandshake)
-		}
-	}()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		e.stats.refused[refusedStopping].Add(1)
-		return event.Unavailable("The server restarts. Try again in a few seconds.", nil)
-	}
-	full := len(e.sessions) >= e.cfg.Max
-	if !full && e.pending.size() >= e.cfg.MaxPending {
-		// One who has been half-open for too long gives way.
-		if gone = e.pending.oldest(e.now()); gone != nil {
-			e.forget(gone)
-		}
-		full = gone == nil
-	}
-	if full {
-		e.stats.refused[refusedFull].Add(1)
-		return event.Unavailable("The server has as many WebRTC listeners as it can take. Listen another way, or try again in a minute.", nil)
-	}
-	ch := e.channels[src.Timeline]
-	if ch == nil {
-		ch = &channel{src: src, stop: make(chan struct{})}
-		ch.plan.Store(planFrom(e.pace.frames()))
-		e.channels[src.Timeline] = ch
-		e.wg.Go(func() { e.follow(ch) })
-	}
-	ch.users++
-	s.ch = ch
-	e.sessions[s.id], e.byUfrag[s.ufrag] = s, s
-	e.pending.add(s)
-	e.alive.Add(1)
-	return nil
-}
-
-// follow wakes the shards whenever the programme has grown.
-func (e *Engine) follow(ch *channel) {
-	for {
-		changed := ch.src.Timeline.Changed()
-		for _, sh := range e.shards {
-			sh.poke()
-		}
-		if ch.src.Timeline.Closed() {
-			changed = nil // nothing more will
-		}
-		select {
-		case <-changed:
-		case <-ch.stop:
-			return
-		}
-	}
-}
-
-// forget takes a session out of all maps, and says whether it was there. The caller holds mu.
-func (e *Engine) forget(s *session) bool {
-	if e.sessions[s.id] != s {
-		return false
-	}
-	delete(e.sessions, s.id)
-	delete(e.byUfrag, s.ufrag)
-	e.pending.remove(s)
-	for _, w := range s.paths {
-		if e.byPath[w] == s {
-			delete(e.byPath, w)
-		}
-	}
-	s.paths = nil
-	if s.ch.users--; s.ch.users == 0 {
-		delete(e.channels, s.ch.src.Timeline)
-		close(s.ch.stop)
-	}
-	return true
+// End ends a session by its id and says whether there was one. The client learns by DTLS's close_notify that it is over.
+func (e *Engine) End(id string) bool {
+	e.mu.RLock()
+	s := e.sessions[id]
+	e.mu.RUnlock()
+	return s != nil && e.drop(s, -1)
 }
 
 // drop ends a session; why is a dropped reason, or -1 if it is the listener's or the operator's wish. It says whether it was there.
@@ -341,14 +237,6 @@ func (e *Engine) end(s *session, why int) {
 func (e *Engine) gone(*session) {
 	e.stats.listeners.Add(-1)
 	e.alive.Done()
-}
-
-// End ends a session by its id and says whether there was one. The client learns by DTLS's close_notify that it is over.
-func (e *Engine) End(id string) bool {
-	e.mu.RLock()
-	s := e.sessions[id]
-	e.mu.RUnlock()
-	return s != nil && e.drop(s, -1)
 }
 
 // Close ends all sessions, tells their clients, and waits until nothing is left.
@@ -406,232 +294,6 @@ func (e *Engine) keep() {
 			}
 		}
 	}
-}
-
-// find gives the session behind a check's user name.
-func (e *Engine) find(name []byte) *session {
-	if len(name) != len(ufrag{}) {
-		return nil
-	}
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.byUfrag[ufrag(name)]
-}
-
-// at gives the session that an address belongs to.
-func (e *Engine) at(from where) *session {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.byPath[from]
-}
-
-// checked takes an authentic check, and says whether its address is one of the session's. Whether the session moves there is decided
-// elsewhere, see wonder.
-func (e *Engine) checked(s *session, transaction uint32, from path) bool {
-	known := from.tcp == nil && e.at(from.udp) == s
-	if known || from.tcp != nil && s.reached.Load() {
-		if s.seen(transaction, from) && !known {
-			e.stats.inbound[inboundReplay].Add(1)
-			return false
-		}
-		return true
-	}
-	why := e.enter(s, transaction, from)
-	if why >= 0 {
-		e.stats.inbound[why].Add(1)
-	}
-	return why == entered
-}
-
-// What enter answers if it is not a reason.
-const (
-	entered = -1 - iota
-	ended
-)
-
-// enter takes a check from an address that is not its session's, and gives the inbound reason why it does not become so.
-func (e *Engine) enter(s *session, transaction uint32, from path) int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	first := !s.reached.Load()
-	owner := e.byPath[from.udp]
-	switch {
-	case e.sessions[s.id] != s:
-		return ended
-	case from.tcp == nil && owner != nil && owner.place == nil && owner.lives(from):
-		return inboundTaken
-	case from.tcp == nil && len(s.paths) >= maxPaths:
-		return inboundPaths
-	}
-	if first {
-		most := e.cfg.MaxPending
-		if e.pending.size() > e.cfg.MaxPending/2 {
-			most = e.cfg.MaxPendingHost
-		}
-		if !e.pending.comes(s, hostOf(from.at()), most) {
-			return inboundHost
-		}
-		s.reached.Store(true)
-	}
-	// Only now: a check that is refused for another reason may come again.
-	if s.seen(transaction, from) {
-		return inboundReplay
-	}
-	if from.tcp == nil {
-		// An address that was another's is this one's now: it has the password, and the other's page was left.
-		if !slices.Contains(s.paths, from.udp) {
-			if len(s.paths) == 0 {
-				s.paths = make([]where, 0, 1) // nearly all have one
-			}
-			s.paths = append(s.paths, from.udp)
-		}
-		e.byPath[from.udp] = s
-	}
-	return entered
-}
-
-// lineMost bounds those who wait for their handshake.
-func (e *Engine) lineMost() int { return 2 * e.cfg.MaxPending }
-
-// hurry ends the handshakes that take long while others wait in line: half-open ones must keep nobody out.
-func (e *Engine) hurry(now int64) {
-	e.shakeMu.Lock()
-	defer e.shakeMu.Unlock()
-	if len(e.line) == 0 {
-		return
-	}
-	for k := range e.shaking {
-		if k.cancel != nil && now-k.since > int64(hurryAfter) {
-			k.cancel()
-			k.cancel = nil
-		}
-	}
-}
-
-// queue lets a session shake hands, at once or when others are done.
-func (e *Engine) queue(s *session) {
-	e.mu.Lock()
-	e.pending.shakes(s, e.now())
-	e.mu.Unlock()
-	s.mu.Lock()
-	if s.life != inLine {
-		s.mu.Unlock()
-		return
-	}
-	// The goroutine's own, for as long as it runs. It is counted while the session's count must be there: Close may wait already.
-	e.alive.Add(1)
-	s.mu.Unlock()
-	e.shakeMu.Lock()
-	if len(e.shaking) < e.cfg.MaxHandshakes {
-		k := &shaker{}
-		e.shaking[k] = struct{}{}
-		e.shakeMu.Unlock()
-		go e.shake(k, s)
-		return
-	}
-	defer e.alive.Done()
-	full := len(e.line) >= e.lineMost()
-	if !full {
-		e.line = append(e.line, s)
-	}
-	e.shakeMu.Unlock()
-	if full {
-		e.stats.inbound[inboundLine].Add(1)
-		s.mu.Lock()
-		if s.life == inLine {
-			s.life, s.shaking = waiting, nil // the client says hello again
-		}
-		s.mu.Unlock()
-	}
-}
-
-// shake does the given session's handshake, then those that wait in line.
-func (e *Engine) shake(k *shaker, s *session) {
-	defer e.alive.Done()
-	for s != nil {
-		left := handshake - time.Duration(e.now()-s.since)
-		ctx, cancel := context.WithTimeout(e.ctx, left)
-		e.shakeMu.Lock()
-		k.since, k.cancel = e.now(), cancel
-		e.shakeMu.Unlock()
-		e.shakeOne(ctx, cancel, s)
-		cancel()
-		e.shakeMu.Lock()
-		s, k.cancel = nil, nil
-		if len(e.line) > 0 {
-			s = e.line[0]
-			e.line[0] = nil
-			if e.line = e.line[1:]; len(e.line) == 0 {
-				e.line = nil
-			}
-		} else {
-			delete(e.shaking, k)
-		}
-		e.shakeMu.Unlock()
-	}
-}
-
-func (e *Engine) shakeOne(ctx context.Context, cancel context.CancelFunc, s *session) {
-	s.mu.Lock()
-	if s.life != inLine {
-		s.mu.Unlock()
-		return
-	}
-	s.life, s.cancel = shakes, cancel
-	k := s.shaking
-	s.mu.Unlock()
-
-	got, err := k.shake(ctx, e.id, s.hash, s.print)
-
-	s.mu.Lock()
-	s.shaking, s.cancel, s.print = nil, nil, nil
-	if s.life == over {
-		to := s.to
-		s.mu.Unlock()
-		if err == nil { // the client may think that it is connected
-			if b, err := got.dtls.goodbye(); err == nil {
-				e.sendTo(to, b)
-			}
-		}
-		s.hangUp()
-		e.alive.Done()
-		return
-	}
-	if err != nil {
-		s.life = waiting // so that drop counts it out
-		s.mu.Unlock()
-		e.cfg.Log.Debug("a listener's handshake failed", "err", err)
-		why := droppedHandshake
-		if errors.Is(err, errPrint) {
-			why = droppedCertificate
-		}
-		e.drop(s, why)
-		return
-	}
-	s.life, s.via = playing, e.emptiest()
-	s.keys, s.records, s.flight = got.keys, got.dtls, got.last
-	e.stats.listeners.Add(1)
-	e.stats.joined.Add(1)
-	s.via.post(order{what: orderJoin, s: s, to: s.to})
-	s.mu.Unlock()
-	e.mu.Lock()
-	e.pending.remove(s)
-	e.mu.Unlock()
-}
-
-// emptiest is the shard with the fewest sessions.
-func (e *Engine) emptiest() *shard {
-	var best *shard
-	least := 0
-	for _, sh := range e.shards {
-		sh.mu.Lock()
-		n := sh.size
-		sh.mu.Unlock()
-		if best == nil || n < least {
-			best, least = sh, n
-		}
-	}
-	return best
 }
 
 // sendTo sends one datagram, outside of the shards.

@@ -158,6 +158,10 @@ func (s *session) seen(transaction uint32, from path) bool {
 	return false
 }
 
+// guarded is how long the address of one who plays is theirs after a check: somewhat longer than the longest pause between checks (RFC
+// 7675, 5.1: six seconds).
+const guarded = 7 * time.Second
+
 // lives says whether the session, which plays, is at an address and was heard from there just now.
 func (s *session) lives(at path) bool {
 	s.mu.Lock()
