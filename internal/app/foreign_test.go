@@ -30,7 +30,8 @@ func TestForeignClients(t *testing.T) {
 	const hertz, other = 660, 990
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	gst := exec.CommandContext(ctx, "/usr/bin/python3", "testdata/whip.py", n.url+"/e/foreign/whip", secret, strconv.Itoa(hertz), "14")
+	gst := exec.CommandContext(ctx, "/usr/bin/python3", "../rig/testdata/webrtcbin.py", "whip", n.url+"/e/foreign/whip", "14",
+		strconv.Itoa(hertz), secret)
 	var said bytes.Buffer
 	gst.Stdout, gst.Stderr = &said, &said
 	if err := gst.Start(); err != nil {

@@ -19,54 +19,20 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
-	"github.com/nats-io/nats-server/v2/server"
 
 	"earshot/internal/app"
 	"earshot/internal/rig"
+	"earshot/internal/rig/broker"
 )
 
-// natsServer is a NATS server of the test's own, on a loopback port, as `nats-server -js` would run.
-type natsServer struct {
-	t    *testing.T
-	opts server.Options
-	ns   *server.Server
-}
-
-func runNATS(t *testing.T) *natsServer {
-	t.Helper()
-	s := &natsServer{t: t, opts: server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
-	}}
-	s.start()
-	s.opts.Port = s.ns.Addr().(*net.TCPAddr).Port
-	t.Cleanup(s.stop)
-	return s
-}
-
-func (s *natsServer) start() {
-	s.t.Helper()
-	opts := s.opts
-	ns, err := server.NewServer(&opts)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	ns.Start()
-	if !ns.ReadyForConnections(10 * time.Second) {
-		s.t.Fatal("the NATS server did not start")
-	}
-	s.ns = ns
-}
-
-func (s *natsServer) stop() {
-	s.ns.Shutdown()
-	s.ns.WaitForShutdown()
-}
+// natsServer is a NATS server of the test's own, which nodes can share.
+type natsServer struct{ *broker.Server }
 
 // node starts a node that shares this server.
-func (s *natsServer) node(t *testing.T, dir string, change func(*app.Config), roles ...app.Role) *node {
+func (s natsServer) node(t *testing.T, dir string, change func(*app.Config), roles ...app.Role) *node {
 	t.Helper()
 	return start(t, dir, func(c *app.Config) {
-		c.NATS, c.Roles = fmt.Sprintf("nats://127.0.0.1:%d", s.opts.Port), roles
+		c.NATS, c.Roles = s.URL(""), roles
 		if change != nil {
 			change(c)
 		}
@@ -267,7 +233,7 @@ func (n *node) count(slug string) (c counted) {
 // One event, its stage on one node, listeners on three: all hear the same bytes, through the end of the stage's node and of NATS.
 func TestNodes(t *testing.T) {
 	t.Parallel()
-	nats := runNATS(t)
+	nats := natsServer{broker.Run(t)}
 	dir := t.TempDir()
 	demo := func(c *app.Config) { c.Demo = true }
 	stage := nats.node(t, dir, demo, app.RoleStage)
@@ -317,10 +283,10 @@ func TestNodes(t *testing.T) {
 	near = listen(t, stage, "demo")
 	await(t, 15*time.Second, "both hear the same again", func() bool { return agree(t, near, far) >= 5 })
 
-	nats.stop()
+	nats.Stop()
 	before := near.last()
 	await(t, 15*time.Second, "the stage goes on alone", func() bool { return near.last() > before+50 })
-	nats.start()
+	nats.Start()
 	await(t, 20*time.Second, "the edge is there again", func() bool { return far.last() > before+100 })
 	if to := far.jumps(t); len(to) > 2 {
 		t.Errorf("after one restart of NATS the listener saw jumps to %v", to)
@@ -466,7 +432,7 @@ func edgeRefuses(t *testing.T, stage, edge *node) {
 // Of two nodes that may have the stage one has it, and when that one is gone the other takes it.
 func TestStageMoves(t *testing.T) {
 	t.Parallel()
-	nats := runNATS(t)
+	nats := natsServer{broker.Run(t)}
 	nodes := []*node{nats.node(t, t.TempDir(), nil), nats.node(t, t.TempDir(), nil)}
 	if nodes[0].key != nodes[1].key {
 		t.Fatal("two nodes have two operator's keys")
@@ -510,7 +476,7 @@ func TestStageMoves(t *testing.T) {
 // A node does not join others with a key of its own, nor a server that is not there.
 func TestBadNodes(t *testing.T) {
 	t.Parallel()
-	nats := runNATS(t)
+	nats := natsServer{broker.Run(t)}
 	nats.node(t, t.TempDir(), nil)
 	foreign := t.TempDir()
 	writeFile(t, foreign+"/operator.key", []byte("a key of twenty characters\n"))
@@ -520,7 +486,7 @@ func TestBadNodes(t *testing.T) {
 		"--node-roles": func(c *app.Config) { c.Roles = []app.Role{"cook"} },
 	} {
 		cfg := config(t.TempDir(), "", discard)
-		cfg.NATS = fmt.Sprintf("nats://127.0.0.1:%d", nats.opts.Port)
+		cfg.NATS = nats.URL("")
 		change(&cfg)
 		a, err := app.New(context.Background(), cfg)
 		if err == nil {

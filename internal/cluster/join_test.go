@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -19,56 +17,24 @@ import (
 
 	"earshot/internal/cluster"
 	"earshot/internal/event"
+	"earshot/internal/rig/broker"
 )
 
-// natsServer is a NATS server of the test's own, on a loopback port, as `nats-server -js` would run.
+// natsServer is a NATS server of the test's own, with what this package's tests do at it.
 type natsServer struct {
-	t    testing.TB
-	opts server.Options
-	ns   *server.Server
+	*broker.Server
+	t testing.TB
 }
 
 func runNATS(t testing.TB, change ...func(*server.Options)) *natsServer {
 	t.Helper()
-	s := &natsServer{t: t, opts: server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
-	}}
-	for _, f := range change {
-		f(&s.opts)
-	}
-	s.start()
-	s.opts.Port = s.ns.Addr().(*net.TCPAddr).Port
-	t.Cleanup(s.stop)
-	return s
-}
-
-func (s *natsServer) start() {
-	s.t.Helper()
-	opts := s.opts
-	ns, err := server.NewServer(&opts)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	ns.Start()
-	if !ns.ReadyForConnections(10 * time.Second) {
-		s.t.Fatal("the NATS server did not start")
-	}
-	s.ns = ns
-}
-
-func (s *natsServer) stop() {
-	s.ns.Shutdown()
-	s.ns.WaitForShutdown()
-}
-
-func (s *natsServer) url(user string) string {
-	return fmt.Sprintf("nats://%s127.0.0.1:%d", user, s.opts.Port)
+	return &natsServer{broker.Run(t, change...), t}
 }
 
 // connect gives a connection of the test's own.
 func (s *natsServer) connect(user string) *nats.Conn {
 	s.t.Helper()
-	nc, err := nats.Connect(s.url(user))
+	nc, err := nats.Connect(s.URL(user))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -81,7 +47,7 @@ func (s *natsServer) join(t testing.TB, stage bool, user string) *cluster.Cluste
 	t.Helper()
 	c, err := cluster.Open(t.Context(), cluster.Config{
 		Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Join: &cluster.Join{URL: s.url(user), Stage: stage, Address: "http://stage.example"},
+		Join: &cluster.Join{URL: s.URL(user), Stage: stage, Address: "http://stage.example"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +112,7 @@ func TestJoinedStore(t *testing.T) {
 		t.Errorf("secrets %q and %q, %v", one, two, err)
 	}
 
-	s.stop()
+	s.Stop()
 	until(t, 20*time.Second, "both notice", func() bool { return a.Ready() != nil && b.Ready() != nil })
 	if e, err := b.Event(ctx, "shared"); err != nil || e.ID != made.ID {
 		t.Errorf("read without a server: %+v, %v", e, err)
@@ -157,8 +123,8 @@ func TestJoinedStore(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("the refusal took %v", took)
 	}
-	s.start()
-	until(t, 15*time.Second, "both write again", func() bool { return a.Ready() == nil && b.Ready() == nil })
+	s.Start()
+	until(t, 20*time.Second, "both write again", func() bool { return a.Ready() == nil && b.Ready() == nil })
 	if _, err := b.CreateEvent(ctx, town("after")); err != nil {
 		t.Error(err)
 	}
@@ -231,7 +197,7 @@ func TestSameName(t *testing.T) {
 	var seen atomic.Int64
 	for range 2 {
 		c, err := cluster.Open(t.Context(), cluster.Config{
-			Dir: t.TempDir(), Node: "twin", Join: &cluster.Join{URL: s.url(""), Stage: true},
+			Dir: t.TempDir(), Node: "twin", Join: &cluster.Join{URL: s.URL(""), Stage: true},
 			Log: slog.New(onError{slog.DiscardHandler, func() { seen.Add(1) }}),
 		})
 		if err != nil {
@@ -239,7 +205,7 @@ func TestSameName(t *testing.T) {
 		}
 		t.Cleanup(func() { shut(t, c) })
 	}
-	until(t, 15*time.Second, "somebody says so", func() bool { return seen.Load() > 0 })
+	until(t, 20*time.Second, "somebody says so", func() bool { return seen.Load() > 0 })
 }
 
 // onError calls f for each line of that level.
@@ -275,10 +241,10 @@ func TestEdgeRights(t *testing.T) {
 		}
 		o.Users = file.Users
 		o.SyncAlways = file.SyncAlways
+		if !o.SyncAlways || len(o.Users) != 2 {
+			t.Fatalf("nats.conf gives sync %v and %d users", o.SyncAlways, len(o.Users))
+		}
 	})
-	if !s.opts.SyncAlways || len(s.opts.Users) != 2 {
-		t.Fatalf("nats.conf gives sync %v and %d users", s.opts.SyncAlways, len(s.opts.Users))
-	}
 	a := s.join(t, true, "stage:change-me-1@")
 	b := s.join(t, false, "edge:change-me-2@")
 	if err := b.PutSession(t.Context(), "5e5510", event.Session{Expires: in(time.Hour)}); err != nil {
@@ -293,7 +259,7 @@ func TestEdgeRights(t *testing.T) {
 	until(t, 20*time.Second, "the frames of before", func() bool { return late.next() == 120 })
 
 	refused := make(chan error, 1)
-	nc, err := nats.Connect(s.url("edge:change-me-2@"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+	nc, err := nats.Connect(s.URL("edge:change-me-2@"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		select {
 		case refused <- err:
 		default:
@@ -330,7 +296,7 @@ func TestBadJoins(t *testing.T) {
 	s := runNATS(t, func(o *server.Options) { o.Username, o.Password = "u", "right" })
 	plain := runNATS(t, func(o *server.Options) { o.JetStream = false })
 	for name, url := range map[string]string{
-		"nobody there": "nats://u:wrong@127.0.0.1:1", "wrong password": s.url("u:wrong@"), "no JetStream": plain.url(""),
+		"nobody there": "nats://u:wrong@127.0.0.1:1", "wrong password": s.URL("u:wrong@"), "no JetStream": plain.URL(""),
 	} {
 		c, err := cluster.Open(t.Context(), cluster.Config{Dir: t.TempDir(), Join: &cluster.Join{URL: url, Stage: true}})
 		if err == nil {
@@ -344,7 +310,7 @@ func TestBadJoins(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := cluster.Open(ctx, cluster.Config{Dir: t.TempDir(), Join: &cluster.Join{URL: s.url("u:right@")}})
+	_, err := cluster.Open(ctx, cluster.Config{Dir: t.TempDir(), Join: &cluster.Join{URL: s.URL("u:right@")}})
 	if err == nil || !strings.Contains(err.Error(), "role stage") {
 		t.Errorf("an edge without any stage: %v", err)
 	}

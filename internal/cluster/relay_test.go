@@ -159,7 +159,7 @@ func TestHoleIsFilled(t *testing.T) {
 	})
 	close(h.gate)
 	send(p, epoch, many, many+10) // only what comes shows what is missing
-	until(t, 10*time.Second, "the frames", func() bool { return h.next() == many+10 })
+	until(t, 20*time.Second, "the frames", func() bool { return h.next() == many+10 })
 	check(t, h.all(), epoch, 0, many+10)
 	if n := b.Relay(); n["slow"] == 0 || n["filled"] == 0 || n["holes"] != 0 {
 		t.Errorf("counted: %v", n)
@@ -183,7 +183,7 @@ func TestHolesAndStrays(t *testing.T) {
 	}
 	reach := func(number uint64) {
 		t.Helper()
-		until(t, 10*time.Second, "the frames up to "+fmt.Sprint(number), func() bool { return h.next() == number })
+		until(t, 20*time.Second, "the frames up to "+fmt.Sprint(number), func() bool { return h.next() == number })
 	}
 	say(7, 0, 250)
 	reach(250)
@@ -231,13 +231,13 @@ func TestRelayOutlivesServer(t *testing.T) {
 	p, epoch := stageOf(t, a, "ev_1")
 	send(p, epoch, 0, 150)
 	until(t, 20*time.Second, "the frames", func() bool { return h.next() == 150 })
-	s.stop()
+	s.Stop()
 	until(t, 20*time.Second, "both notice", func() bool { return a.Ready() != nil && b.Ready() != nil })
 	send(p, epoch, 150, 320)
-	s.start()
-	until(t, 15*time.Second, "both are back", func() bool { return a.Ready() == nil && b.Ready() == nil })
+	s.Start()
+	until(t, 20*time.Second, "both are back", func() bool { return a.Ready() == nil && b.Ready() == nil })
 	send(p, epoch, 320, 400)
-	until(t, 10*time.Second, "all frames", func() bool { return h.next() == 400 })
+	until(t, 20*time.Second, "all frames", func() bool { return h.next() == 400 })
 	check(t, h.all(), epoch, 0, 400)
 }
 
@@ -252,7 +252,7 @@ func TestReports(t *testing.T) {
 	go func() { defer close(done); a.Reports(ctx, "ev_1", func(r cluster.Report) { got <- r }) }()
 	defer func() { cancel(); <-done }()
 	nc := s.connect("")
-	until(t, 10*time.Second, "a report", func() bool {
+	until(t, 20*time.Second, "a report", func() bool {
 		a.Report("ev_1", cluster.Report{TunedIn: 1})
 		if err := nc.Publish("earshot.count.ev_1", []byte(`{"node":"x","listening":{"push":-4}}`)); err != nil {
 			t.Fatal(err)

@@ -42,12 +42,12 @@ func TestReplicas(t *testing.T) {
 			o.Routes = routes
 		})
 		servers = append(servers, s)
-		urls = append(urls, s.url(""))
+		urls = append(urls, s.URL(""))
 	}
 	until(t, 30*time.Second, "the servers have a leader", func() bool {
 		for _, s := range servers {
-			if s.ns.JetStreamIsLeader() {
-				return len(s.ns.JetStreamClusterPeers()) == 3
+			if s.JetStreamIsLeader() {
+				return len(s.JetStreamClusterPeers()) == 3
 			}
 		}
 		return false
@@ -73,7 +73,7 @@ func TestReplicas(t *testing.T) {
 			t.Errorf("%s: %v, %v", stream, info, err)
 		}
 	}
-	servers[0].stop()
+	servers[0].Stop()
 	until(t, 60*time.Second, "an event is stored by the two that are left", func() bool {
 		_, err := c.CreateEvent(ctx, town("new"))
 		return err == nil || event.CodeOf(err) == event.CodeConflict // a write that was not acknowledged may have been stored

@@ -49,7 +49,7 @@ func TestForeignListener(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "heard")
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 			defer cancel()
-			gst := exec.CommandContext(ctx, "/usr/bin/python3", "testdata/whep.py", server.URL+"/whep?packet="+ms, "4", file)
+			gst := exec.CommandContext(ctx, "/usr/bin/python3", "../rig/testdata/webrtcbin.py", "whep", server.URL+"/whep?packet="+ms, "4", file)
 			var said bytes.Buffer
 			gst.Stdout, gst.Stderr = &said, &said
 			if err := gst.Run(); err != nil || !strings.Contains(said.String(), "deleted 200") {

@@ -1,7 +1,10 @@
-"""A foreign WHIP client (RFC 9725) made of GStreamer's webrtcbin: sends a sine tone until it is ended or its time is up.
+"""A foreign WebRTC client made of GStreamer's webrtcbin.
 
-usage: whip.py URL BEARER FREQUENCY_HZ SECONDS
-Prints "connected" once media flows, and the server's answer to DELETE at the end.
+usage: webrtcbin.py whep URL SECONDS FILE
+    listens for some seconds and writes what it hears to a file, as signed 16-bit samples, 48 kHz, mono
+usage: webrtcbin.py whip URL SECONDS FREQUENCY_HZ BEARER
+    speaks (RFC 9725): sends a sine tone until it is ended or its time is up
+Prints "connected" once the connection is up, and the server's answer to DELETE at the end.
 """
 import sys
 import urllib.error
@@ -15,15 +18,10 @@ gi.require_version("GstSdp", "1.0")
 gi.require_version("GstWebRTC", "1.0")
 from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402
 
-url, bearer, frequency, seconds = sys.argv[1:5]
+way, url, seconds = sys.argv[1:4]
 Gst.init(None)
-pipeline = Gst.parse_launch(
-    f"audiotestsrc is-live=true wave=sine volume=0.3 freq={frequency} ! audio/x-raw,rate=48000,channels=1 ! opusenc bitrate=48000 "
-    "! rtpopuspay pt=111 ! application/x-rtp,media=audio,encoding-name=OPUS,payload=111 "
-    "! webrtcbin name=w bundle-policy=max-bundle"
-)
-peer = pipeline.get_by_name("w")
 loop = GLib.MainLoop()
+bearer = None
 session = None
 failed = None
 
@@ -35,15 +33,15 @@ def fail(why):
 
 
 def request(method, address, body=None, **headers):
-    headers["Authorization"] = "Bearer " + bearer
+    if bearer:
+        headers["Authorization"] = "Bearer " + bearer
     r = urllib.request.Request(address, data=body, method=method, headers={k.replace("_", "-"): v for k, v in headers.items()})
     return urllib.request.urlopen(r, timeout=10)
 
 
 def gathered(*_):
-    if peer.get_property("ice-gathering-state") != GstWebRTC.WebRTCICEGatheringState.COMPLETE:
-        return
-    GLib.idle_add(offer)
+    if peer.get_property("ice-gathering-state") == GstWebRTC.WebRTCICEGatheringState.COMPLETE:
+        GLib.idle_add(offer)
 
 
 def offer():
@@ -76,9 +74,48 @@ def state(*_):
         fail("connection failed")
 
 
+def speaker(frequency):
+    pipeline = Gst.parse_launch(
+        f"audiotestsrc is-live=true wave=sine volume=0.3 freq={frequency} ! audio/x-raw,rate=48000,channels=1 ! opusenc bitrate=48000 "
+        "! rtpopuspay pt=111 ! application/x-rtp,media=audio,encoding-name=OPUS,payload=111 "
+        "! webrtcbin name=w bundle-policy=max-bundle"
+    )
+    return pipeline, pipeline.get_by_name("w")
+
+
+def listener(path):
+    pipeline = Gst.Pipeline.new(None)
+    w = Gst.ElementFactory.make("webrtcbin", "w")
+    w.set_property("bundle-policy", GstWebRTC.WebRTCBundlePolicy.MAX_BUNDLE)
+    pipeline.add(w)
+
+    def heard(_, pad):
+        if pad.get_direction() != Gst.PadDirection.SRC:
+            return
+        sink = Gst.parse_bin_from_description(
+            "rtpopusdepay ! opusdec ! audioconvert ! audioresample ! audio/x-raw,format=S16LE,rate=48000,channels=1 "
+            f"! filesink location={path} sync=false",
+            True,
+        )
+        pipeline.add(sink)
+        sink.sync_state_with_parent()
+        pad.link(sink.get_static_pad("sink"))
+
+    w.connect("pad-added", heard)
+    return pipeline, w
+
+
+if way == "whip":
+    pipeline, peer = speaker(sys.argv[4])
+    bearer = sys.argv[5]
+else:
+    pipeline, peer = listener(sys.argv[4])
 peer.connect("on-negotiation-needed", lambda e: e.emit("create-offer", None, Gst.Promise.new_with_change_func(created)))
 peer.connect("notify::ice-gathering-state", gathered)
 peer.connect("notify::connection-state", state)
+if way == "whep":
+    caps = Gst.Caps.from_string("application/x-rtp,media=audio,encoding-name=OPUS,payload=111,clock-rate=48000,encoding-params=(string)2")
+    peer.emit("add-transceiver", GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY, caps)  # asks for negotiation
 GLib.timeout_add_seconds(60, lambda: fail("took longer than a minute"))
 pipeline.set_state(Gst.State.PLAYING)
 loop.run()
