@@ -47,6 +47,11 @@ lint: need-build ui/node_modules ui/dist/home.html ## gofumpt, go vet, staticche
 	cd ui && npm run --silent check && npm run --silent lint && npm run --silent format:check
 	bash -n .ci/run scripts/*.sh
 
+.PHONY: portable
+portable: need-build ## build for other systems what needs no C: all but the mix, and what is over it
+	for os in windows darwin freebsd; do \
+	  GOOS=$$os CGO_ENABLED=0 go build ./internal/fan/... ./internal/cluster ./internal/archive ./internal/demo || exit 1; done
+
 .PHONY: fmt
 fmt: ui/node_modules ## format everything
 	$(GOFUMPT) -w .

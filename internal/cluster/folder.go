@@ -42,10 +42,10 @@ func claim(path string) (*folder, error) {
 		return nil, plain(err)
 	}
 	// The kernel drops the lock with the process, so a crash leaves nothing behind that has to be cleared away.
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := tryLock(lock); err != nil {
 		holder, _ := os.ReadFile(name) // only to say more
 		_ = lock.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
+		if errors.Is(err, errLocked) {
 			return nil, fmt.Errorf("it is in use by another process (%s)", strings.TrimSpace("pid "+string(holder)))
 		}
 		return nil, fmt.Errorf("lock it: %w", err)
@@ -135,15 +135,6 @@ func writeSynced(name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// syncFolder puts a folder's entries on disk: POSIX promises a file's content by fsync, its name only by the folder's.
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // syncTree syncs every folder from path down.
 func syncTree(path string) error {
 	return filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
@@ -200,12 +191,12 @@ func troubleOf(err error) trouble {
 		return other
 	}
 	text := err.Error()
-	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+	for _, e := range diskFull {
 		if errors.Is(err, e) || strings.Contains(text, e.Error()) {
 			return full
 		}
 	}
-	for _, e := range []syscall.Errno{syscall.EROFS, syscall.EACCES, syscall.EPERM} {
+	for _, e := range diskReadOnly {
 		if errors.Is(err, e) || strings.Contains(text, e.Error()) {
 			return readOnly
 		}

@@ -10,9 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// frame is 20 ms, in nanoseconds: what everything is numbered by.
-const frame = 20 * ms
-
 // burstTime is how long what comes at first is of before the listener came, and says nothing of delay.
 const burstTime = 30 * ms
 

@@ -11,7 +11,11 @@ type habits struct {
 	cadenced  bool  // sound starts with what lasts until the next piece, and startWith
 }
 
-const ms = int64(1e6) // of the nanoseconds in which all is counted here
+// All is counted here in nanoseconds.
+const (
+	ms    = int64(1e6)
+	frame = 20 * ms // what everything is numbered by
+)
 
 // The players that are modelled.
 var (

@@ -8,6 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// socketSys is what the calls below want to know of the socket.
+type socketSys struct {
+	raw syscall.RawConn
+	six bool // of IPv6's family, which carries IPv4 too
+}
+
+func (s *socketSys) init(u *net.UDPConn) (err error) {
+	if s.raw, err = u.SyscallConn(); err != nil {
+		return err
+	}
+	return s.raw.Control(func(fd uintptr) {
+		if name, err := syscall.Getsockname(int(fd)); err == nil {
+			_, s.six = name.(*syscall.SockaddrInet6)
+		}
+	})
+}
+
 // header is struct mmsghdr.
 type header struct {
 	msg  syscall.Msghdr
@@ -43,12 +60,12 @@ func (s *sendSys) init(o *outbox) {
 func (s *sendSys) send(o *outbox) {
 	for i := range o.n {
 		s.iovs[i].SetLen(o.size[i])
-		s.headers[i].msg.Namelen = putName(&s.names[i], o.to[i], o.sock.six)
+		s.headers[i].msg.Namelen = putName(&s.names[i], o.to[i], o.sock.sys.six)
 	}
 	for s.begin = 0; s.begin < o.n; {
 		s.errno = 0
 		// Control takes no lock, unlike Write: several shards may be in the kernel at once.
-		if o.sock.raw.Control(s.call) != nil {
+		if o.sock.sys.raw.Control(s.call) != nil {
 			o.unreachable.Add(uint64(o.n - s.begin)) // closed
 			return
 		}
@@ -137,7 +154,7 @@ func (s *readSys) init(in *inbox) {
 func (in *inbox) read() (int, error) {
 	s := &in.sys
 	for {
-		if err := in.sock.raw.Read(s.call); err != nil {
+		if err := in.sock.sys.raw.Read(s.call); err != nil {
 			return 0, err
 		}
 		if s.errno != 0 {

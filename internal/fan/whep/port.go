@@ -147,24 +147,14 @@ var strays = [nStrays]string{"unknown", "stun_malformed", "stun_unsigned", "stun
 // socket is the UDP socket.
 type socket struct {
 	*net.UDPConn
-	raw    syscall.RawConn
-	six    bool // of IPv6's family, which carries IPv4 too
+	sys    socketSys
 	closed atomic.Bool
 	stray  [nStrays]atomic.Uint64
 }
 
 func newSocket(u *net.UDPConn) (*socket, error) {
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	s := &socket{UDPConn: u, raw: raw}
-	err = raw.Control(func(fd uintptr) {
-		if name, err := syscall.Getsockname(int(fd)); err == nil {
-			_, s.six = name.(*syscall.SockaddrInet6)
-		}
-	})
-	return s, err
+	s := &socket{UDPConn: u}
+	return s, s.sys.init(u)
 }
 
 // addr gives an address as the socket's family and the net package have it.

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -30,45 +29,27 @@ const (
 	tcpHandles = 64               // speakers' connections that the library has not taken yet
 )
 
-// stream is a listener's TCP connection. Writing never waits: what does not go out whole keeps its rest, and until that is out packets
-// are dropped, as UDP would.
+// stream is a listener's TCP connection. Writing never waits: what there is no room for is dropped whole, as UDP would.
 type stream struct {
 	conn *net.TCPConn
-	raw  syscall.RawConn
 	at   where
 
 	mu   sync.Mutex
 	over bool // its session is
-	buf  []byte
-	rest []byte // of buf
-	n    int
-	err  error
-	call func(fd uintptr)
+	sys  streamSys
 }
 
-func newStream(conn *net.TCPConn, raw syscall.RawConn, at where) *stream {
-	t := &stream{conn: conn, raw: raw, at: at}
-	t.call = func(fd uintptr) { t.n, t.err = syscall.Write(int(fd), t.rest) }
-	return t
+func newStream(conn *net.TCPConn, at where) (*stream, error) {
+	_ = conn.SetWriteBuffer(tcpWrite)
+	t := &stream{conn: conn, at: at}
+	return t, t.sys.init(conn)
 }
 
 // write frames and sends b, and says whether it took it.
 func (t *stream) write(b []byte) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.rest) > 0 && !t.push() {
-		return false
-	}
-	t.buf = append(binary.BigEndian.AppendUint16(t.buf[:0], uint16(len(b))), b...)
-	t.rest = t.buf
-	if t.push() {
-		return true
-	}
-	if len(t.rest) == len(t.buf) { // nothing went out, so nothing is missed
-		t.rest = nil
-		return false
-	}
-	return true
+	return t.sys.write(b)
 }
 
 // extend gives the other side so much time for its next check.
@@ -85,25 +66,8 @@ func (t *stream) hangUp() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	_ = t.conn.CloseWrite()
+	t.sys.end()
 	_ = t.conn.SetReadDeadline(time.Now().Add(tcpLast))
-}
-
-// push sends what it can of the rest, and says whether that was all.
-func (t *stream) push() bool {
-	for len(t.rest) > 0 {
-		if t.raw.Control(t.call) != nil {
-			return false
-		}
-		if t.err == syscall.EINTR { //nolint:errorlint // a system call gives it bare
-			continue
-		}
-		if t.err != nil || t.n <= 0 {
-			return false
-		}
-		t.rest = t.rest[t.n:]
-	}
-	return true
 }
 
 // readFrame reads one packet into b. Longer ones than belong here are an error.
@@ -172,14 +136,13 @@ func (p *Port) listen(e *Engine, c *bounded, b []byte, n int) {
 	if !ok {
 		return
 	}
-	raw, err := conn.SyscallConn()
+	at := whereOf(c.RemoteAddr().(*net.TCPAddr).AddrPort())
+	t, err := newStream(conn, at)
 	if err != nil {
 		return
 	}
-	_ = conn.SetWriteBuffer(tcpWrite)
+	defer t.sys.close()
 	var (
-		at   = whereOf(c.RemoteAddr().(*net.TCPAddr).AddrPort())
-		t    = newStream(conn, raw, at)
 		from = path{tcp: t}
 		mac  = newHMAC()
 		out  [packetMax]byte
