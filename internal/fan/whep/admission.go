@@ -37,8 +37,7 @@ func (e *Engine) admit(s *session, src Source) error {
 	}
 	ch := e.channels[src.Timeline]
 	if ch == nil {
-		ch = &channel{src: src, stop: make(chan struct{})}
-		ch.plan.Store(planFrom(e.pace.frames()))
+		ch = newChannel(src, e.pace.frames(), len(e.shards))
 		e.channels[src.Timeline] = ch
 		e.wg.Go(func() { e.follow(ch) })
 	}

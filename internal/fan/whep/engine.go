@@ -138,8 +138,8 @@ func New(cfg Config) (*Engine, error) {
 	e.places = candidates{port: cfg.Port, advertise: cfg.Advertise}
 	e.pace.init()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	for range cfg.Shards {
-		sh := newShard(e)
+	for i := range cfg.Shards {
+		sh := newShard(e, i)
 		e.shards = append(e.shards, sh)
 		e.wg.Go(func() { sh.run(e.stop) })
 	}

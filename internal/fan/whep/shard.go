@@ -46,8 +46,9 @@ const repeatsMost = 4096
 
 // shard sends to its share of the sessions, from one goroutine that owns what it needs for that.
 type shard struct {
-	in   *Engine
-	wake chan struct{}
+	in     *Engine
+	number int // in Engine.shards
+	wake   chan struct{}
 
 	mu      sync.Mutex
 	orders  []order
@@ -77,8 +78,8 @@ type feed struct {
 	active int // sessions
 }
 
-func newShard(e *Engine) *shard {
-	s := &shard{in: e, wake: make(chan struct{}, 1)}
+func newShard(e *Engine, number int) *shard {
+	s := &shard{in: e, number: number, wake: make(chan struct{}, 1)}
 	s.out = newOutbox(e.cfg.Port.sock, &e.stats.dropped[droppedQueue], &e.stats.dropped[droppedUnreachable])
 	return s
 }
@@ -136,6 +137,7 @@ func (sh *shard) work(now int64) (next int64) {
 	for i := 0; i < len(sh.feeds); i++ {
 		f := sh.feeds[i]
 		if !sh.pull(f, now) || f.active == 0 {
+			f.ch.feeds[sh.number].Store(false)
 			sh.feeds[i] = sh.feeds[len(sh.feeds)-1]
 			sh.feeds = sh.feeds[:len(sh.feeds)-1]
 			i--
@@ -184,6 +186,7 @@ func (sh *shard) feed(ch *channel) *feed {
 			return f
 		}
 	}
+	ch.feeds[sh.number].Store(true)
 	f := &feed{ch: ch, next: ch.src.Timeline.Head()}
 	if f.next > ch.src.Timeline.First() {
 		f.next--

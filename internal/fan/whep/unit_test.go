@@ -281,9 +281,8 @@ func idle(tb testing.TB, n int, red bool, packet int) (*shard, *feed, *lane) {
 	sink, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	must(tb, err)
 	tb.Cleanup(func() { _ = sink.Close() })
-	ch := &channel{src: h.src}
-	ch.plan.Store(planFrom(1))
-	sh := newShard(h.engine)
+	ch := newChannel(h.src, 1, 1)
+	sh := newShard(h.engine, 0)
 	frames, _ := framesOf(packet)
 	for i := range n {
 		k, err := newKeyring(true, material(materialSize(true)))
