@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"earshot/internal/turnstile"
 )
 
 // maxSpill bounds what is kept of a message that has not come whole.
@@ -72,7 +74,7 @@ func (l *loop) dial(to reader, from netip.Addr, t *target, tlsConfig *tls.Config
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	if tlsConfig != nil {
-		c.wire = &tlsWire{c: c, wait: make(chan struct{}, 1), handshaking: true}
+		c.wire = &tlsWire{c: c, wait: make(chan struct{}, 1), turn: l.gate.Turn(), handshaking: true}
 		c.tls = tls.Client(c.wire, tlsConfig)
 	}
 	if err := l.add(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP, c); err != nil {
@@ -305,7 +307,10 @@ func (c *conn) shut() {
 // handshake runs in a goroutine of its own, because crypto/tls cannot be left and entered again within one.
 func (c *conn) handshake() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	c.wire.turn.Take(turnstile.Begin)
 	err := c.tls.HandshakeContext(ctx)
+	c.wire.turn.Give()
+	c.wire.turn = nil
 	cancel()
 	c.loop.hand(func() {
 		c.opening, c.wire.handshaking = false, false
@@ -362,8 +367,9 @@ type tlsWire struct {
 	c           *conn
 	in          []byte
 	wait        chan struct{}
-	begun       bool // the handshake's goroutine runs; the loop's
-	handshaking bool // Read waits; changed only while no handshake runs
+	turn        *turnstile.Turn // of the handshake
+	begun       bool            // the handshake's goroutine runs; the loop's
+	handshaking bool            // Read waits; changed only while no handshake runs
 }
 
 func (w *tlsWire) signal() {
@@ -396,7 +402,9 @@ func (w *tlsWire) Read(b []byte) (int, error) {
 			if err := w.c.loop.change(w.c.fd, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLONESHOT); err != nil {
 				return 0, err
 			}
+			w.turn.Give()
 			<-w.wait
+			w.turn.Take(turnstile.GoOn)
 		}
 	}
 }
@@ -416,7 +424,9 @@ func (w *tlsWire) Write(b []byte) (int, error) {
 			if err := w.c.loop.change(w.c.fd, unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLONESHOT); err != nil {
 				return sent, err
 			}
+			w.turn.Give()
 			<-w.wait
+			w.turn.Take(turnstile.GoOn)
 		}
 	}
 	return len(b), nil

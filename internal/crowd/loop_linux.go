@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"earshot/internal/turnstile"
 )
 
 // readSize is how much is read at once: a burst of three seconds fits, so that a listener has no buffer of its own.
@@ -38,6 +40,8 @@ type loop struct {
 	inbox  []func() // from other goroutines
 	signed bool     // the eventfd was written to and not read
 
+	gate *turnstile.Gate // for TLS handshakes: those who listen already would hear their own machine's haste
+
 	turn func(busy time.Duration) // told after each turn how long it took
 }
 
@@ -51,7 +55,7 @@ func newLoop() (*loop, error) {
 		_ = unix.Close(epfd)
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	l := &loop{epfd: epfd, wake: wake, buf: make([]byte, readSize), plain: make([]byte, 16<<10)}
+	l := &loop{epfd: epfd, wake: wake, buf: make([]byte, readSize), plain: make([]byte, 16<<10), gate: turnstile.New(1)}
 	l.begin(time.Now())
 	if err := l.add(wake, unix.EPOLLIN, wakeUp{l}); err != nil {
 		l.close()
@@ -76,6 +80,7 @@ func (w wakeUp) ready(uint32) {
 }
 
 func (l *loop) close() {
+	l.gate.Close()
 	_ = unix.Close(l.wake)
 	_ = unix.Close(l.epfd)
 }

@@ -6,74 +6,19 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"earshot/internal/turnstile"
 )
 
-// A TLS handshake takes half a millisecond of a processor, forty times what serving a listener for a second takes. Left to themselves, ten
-// thousand newcomers are ten thousand runnable goroutines, and the shard is one more of them: it then waits seconds for its turn, and
-// everybody who listens already hears that. So newcomers may compute only with a turn in their hand, and give it back whenever they wait for
-// their client: a slow one holds up nobody.
-
-// turnstile gives the turns: to those who have our answer already before those who begin, so that they finish.
-type turnstile struct {
-	asks [2]chan chan struct{} // by kind: who begins, who goes on. Taking what was asked with is the turn, sending on it gives it back.
-	near atomic.Int64          // newcomers who do not wait for their client
-	most int64                 // of them, before no others are let near: who waits further back needs no goroutine
-	end  chan struct{}
-	wg   sync.WaitGroup
-}
-
-func newTurnstile(processors int) *turnstile {
-	t := &turnstile{most: 16 * int64(processors), end: make(chan struct{})}
-	for i := range t.asks {
-		t.asks[i] = make(chan chan struct{})
-	}
-	for range processors {
-		t.wg.Go(t.turn)
-	}
-	return t
-}
-
-// turn gives one turn after another. Before each everybody else has one: the scheduler takes up a goroutine that yields after all that are
-// runnable now. So newcomers have the time that nobody else wants, however many they are.
-func (t *turnstile) turn() {
-	for {
-		var back chan struct{}
-		select {
-		case back = <-t.asks[1]:
-		default:
-			select {
-			case back = <-t.asks[1]:
-			case back = <-t.asks[0]:
-			case <-t.end:
-				return
-			}
-		}
-		<-back
-		runtime.Gosched()
-	}
-}
-
-// close ends it; nobody may ask any more.
-func (t *turnstile) close() {
-	close(t.end)
-	t.wg.Wait()
-}
-
-// entry is a connection's way through its handshake. It is used from one goroutine.
+// entry is a connection's way through its handshake: it computes only with a turn (see package turnstile), and gives it back while it waits for
+// its client, so that a slow one holds up nobody. It is used from one goroutine.
 type entry struct {
-	turns    *turnstile
+	turn     *turnstile.Turn
+	near     *atomic.Int64 // see Listener
 	reads    int
-	back     chan struct{} // capacity 1
-	held     bool          // it has a turn
 	patience time.Duration // for its client's part, all together
-}
-
-func (t *turnstile) newEntry(patience time.Duration) *entry {
-	return &entry{turns: t, back: make(chan struct{}, 1), patience: patience}
 }
 
 // handshakeWait is how long a client may take for its part of a handshake. Its wait for a turn does not count.
@@ -81,31 +26,27 @@ const handshakeWait = 10 * time.Second
 
 // read waits for the client without a turn, and returns with one.
 func (e *entry) read(c *net.TCPConn, b []byte) (int, error) {
-	e.giveBack()
+	e.turn.Give()
 	began := time.Now()
 	_ = c.SetDeadline(began.Add(e.patience))
-	e.turns.near.Add(-1)
+	e.near.Add(-1)
 	n, err := c.Read(b)
-	e.turns.near.Add(1)
+	e.near.Add(1)
 	if err != nil {
 		return n, err
 	}
 	e.patience -= time.Since(began)
-	e.turns.asks[min(e.reads, 1)] <- e.back
-	e.held = true
+	kind := turnstile.Begin
+	if e.reads > 0 {
+		kind = turnstile.GoOn
+	}
 	e.reads++
+	e.turn.Take(kind)
 	if hungUp(c) { // while it waited for its turn: it would be in vain
 		return 0, io.ErrUnexpectedEOF
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // what we say fits any socket's buffer
 	return n, nil
-}
-
-func (e *entry) giveBack() {
-	if e.held {
-		e.back <- struct{}{}
-		e.held = false
-	}
 }
 
 // Why a handshake came to nothing.
@@ -151,7 +92,7 @@ func (l *Listener) receive() {
 // usher has them shake hands, one after another, as they came.
 func (l *Listener) usher() {
 	for c := range l.line {
-		for l.turns.near.Load() >= l.turns.most {
+		for l.near.Load() >= l.nearest {
 			time.Sleep(time.Millisecond)
 		}
 		l.mu.Lock()
@@ -165,19 +106,23 @@ func (l *Listener) usher() {
 			_ = c.Close()
 			continue
 		}
-		l.turns.near.Add(1)
+		l.near.Add(1)
 		l.wg.Go(func() { l.shakeHands(c) })
 	}
 }
 
+func (l *Listener) newEntry(patience time.Duration) *entry {
+	return &entry{turn: l.turns.Turn(), near: &l.near, patience: patience}
+}
+
 // shakeHands does a handshake, and gives the connection to whoever accepts.
 func (l *Listener) shakeHands(c *Conn) {
-	c.entry = l.turns.newEntry(handshakeWait)
+	c.entry = l.newEntry(handshakeWait)
 	tc := tls.Server(c, l.tls)
 	err := tc.Handshake()
-	c.entry.giveBack()
+	c.entry.turn.Give()
 	c.entry = nil
-	l.turns.near.Add(-1)
+	l.near.Add(-1)
 	l.mu.Lock()
 	delete(l.entering, c)
 	l.mu.Unlock()

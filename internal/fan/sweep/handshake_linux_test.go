@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"earshot/internal/turnstile"
 )
 
 // lobby is a TLS listener whose connections nobody asks for until the test does.
@@ -111,7 +113,7 @@ func TestSilenceHoldsNoTurn(t *testing.T) {
 func TestHandshakeHasAnEnd(t *testing.T) {
 	_, l := lobby(t)
 	server, client := pair(t)
-	c := &Conn{TCPConn: server, fd: -1, entry: l.turns.newEntry(60 * time.Millisecond)}
+	c := &Conn{TCPConn: server, fd: -1, entry: l.newEntry(60 * time.Millisecond)}
 	go func() {
 		for range 100 {
 			if _, err := client.Write([]byte{22}); err != nil {
@@ -125,22 +127,23 @@ func TestHandshakeHasAnEnd(t *testing.T) {
 	if why := unshaken(err); why != unshakenTimeout && why != unshakenOther || time.Since(began) > 5*time.Second {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
-	c.entry.giveBack()
+	c.entry.turn.Give()
 	giveBack(l.takeAll()) // it holds none any more
 }
 
 // takeAll takes all turns there are.
-func (l *Listener) takeAll() (turns []chan struct{}) {
+func (l *Listener) takeAll() (turns []*turnstile.Turn) {
 	for range runtime.GOMAXPROCS(0) {
-		turns = append(turns, make(chan struct{}, 1))
-		l.turns.asks[0] <- turns[len(turns)-1]
+		turn := l.turns.Turn()
+		turn.Take(turnstile.GoOn)
+		turns = append(turns, turn)
 	}
 	return turns
 }
 
-func giveBack(turns []chan struct{}) {
+func giveBack(turns []*turnstile.Turn) {
 	for _, turn := range turns {
-		turn <- struct{}{}
+		turn.Give()
 	}
 }
 

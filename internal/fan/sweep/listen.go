@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"earshot/internal/turnstile"
 )
 
 // Listener accepts connections that an engine can take over; with TLS, once they have shaken hands. Where descriptors run out, a newcomer is
@@ -25,8 +27,10 @@ type Listener struct {
 	wg     sync.WaitGroup
 
 	// With TLS.
-	turns   *turnstile
-	line    chan *Conn // who has come and not begun to shake hands
+	turns   *turnstile.Gate
+	near    atomic.Int64 // newcomers who do not wait for their client
+	nearest int64        // of them, before no others are let near: who waits further back needs no goroutine
+	line    chan *Conn   // who has come and not begun to shake hands
 	ready   chan net.Conn
 	closing chan struct{}
 	failed  chan error // why nothing is accepted any more
@@ -44,7 +48,7 @@ func (e *Engine) Listen(tcp *net.TCPListener, config *tls.Config) *Listener {
 	l := &Listener{TCPListener: tcp, engine: e, tls: config, limit: Descriptors() - spare, sorry: make(chan struct{}, spare/2)}
 	if config != nil {
 		l.ready, l.closing, l.failed = make(chan net.Conn), make(chan struct{}), make(chan error, 1)
-		l.turns = newTurnstile(runtime.GOMAXPROCS(0))
+		l.turns, l.nearest = turnstile.New(runtime.GOMAXPROCS(0)), 16*int64(runtime.GOMAXPROCS(0))
 		l.line, l.entering = make(chan *Conn, min(l.limit, 1<<16)), make(map[*Conn]struct{})
 		l.wg.Go(l.receive)
 		l.wg.Go(l.usher)
@@ -92,7 +96,7 @@ func (l *Listener) Close() error {
 	l.mu.Unlock()
 	l.wg.Wait()
 	if first {
-		l.turns.close()
+		l.turns.Close()
 	}
 	return err
 }
