@@ -16,8 +16,8 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
 
 .PHONY: run
-run: build ## install what is missing, build, and serve the demo on localhost
-	bin/earshot serve --demo
+run: build ## install what is missing, build, and serve the demo on localhost (ARGS='--listen 127.0.0.1:9090 ...' adds flags)
+	bin/earshot serve --demo $(ARGS)
 
 .PHONY: build
 build: need-build ui/dist/home.html ## build the front end and bin/earshot

@@ -90,17 +90,14 @@ func openHouse(secure bool) (*house, error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	h.at = l.Addr().String()
-	inner := h.fan.Sweep().Listen(l, secure)
 	if secure {
 		cert, err := selfSigned()
 		if err != nil {
 			return nil, err
 		}
 		h.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}, DynamicRecordSizingDisabled: true}
-		go func() { h.served <- h.server.ServeTLS(inner, "", "") }()
-	} else {
-		go func() { h.served <- h.server.Serve(inner) }()
 	}
+	go func() { h.served <- h.server.Serve(h.fan.Sweep().Listen(l, h.server.TLSConfig)) }()
 	return h, h.append(200)
 }
 

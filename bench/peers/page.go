@@ -273,6 +273,10 @@ func (p *page) limits() {
 			p.line("Past the comfortable load: %d listeners of push who all wish for 200 ms on one core: %d joined, %d gaps, %s cut off, failures: %s; the core was %.0f %% busy, "+
 				"what arrives is %.0f ms (p50) and %.0f ms (p99) after its newest frame.\n", s.Listeners, s.Joined, s.Gaps, reasons(s.Cut), reasons(s.Failed), 100*s.Busy, s.LateMS.P50, s.LateMS.P99)
 		}
+		if s := &p.Samples[i]; s.Case == "webrtc-busy" {
+			p.line("WebRTC near its limit: %d listeners who all wish for packets of 20 ms on one core: %d joined; the core was %.0f %% busy, %d frames were lost in all, "+
+				"packets come %.1f ms (p50) and %.1f ms (p99) after their newest frame.\n", s.Listeners, s.Joined, 100*s.Busy, s.Lost, s.LateMS.P50, s.LateMS.P99)
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ type crowdCmd struct {
 }
 
 // errNotFine is the end of a run that went through, but not well; the report has said why.
-var errNotFine = errors.New("not all joined, or not all without a gap")
+var errNotFine = errors.New("not all joined, or not all without a gap; the report says why")
 
 // Help is what --help adds.
 func (c *crowdCmd) Help() string {
@@ -75,6 +75,9 @@ func (c *crowdCmd) Run() error {
 		Slow: c.Slow, Loss: c.Loss, RED: c.RED, NACK: c.NACK, Light: c.Light, Sample: c.Sample, Foreign: c.Foreign, Token: c.Token, CA: c.CA,
 		Insecure: c.Insecure, Seed: c.Seed,
 	}
+	if err := c.claim(); err != nil {
+		return err
+	}
 	if !c.Quiet {
 		info, err := os.Stderr.Stat()
 		cfg.Live = crowd.NewView(os.Stderr, err == nil && info.Mode()&os.ModeCharDevice != 0, c.Listeners).Show
@@ -88,6 +91,21 @@ func (c *crowdCmd) Run() error {
 	}
 	if !report.OK() {
 		return errNotFine
+	}
+	return nil
+}
+
+// claim makes the report's files, so that a wrong path is not noticed after the run.
+func (c *crowdCmd) claim() error {
+	for flag, path := range map[string]string{"--json": c.JSON, "--html": c.HTML} {
+		if path == "" || path == "-" {
+			continue
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return fmt.Errorf("%s: %w", flag, err)
+		}
+		_ = f.Close()
 	}
 	return nil
 }

@@ -19,10 +19,30 @@ type cli struct {
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 
+// asked lets people ask for help as other programs let them: 'earshot help crowd' is 'earshot crowd --help'.
+func asked(args []string) []string {
+	if len(args) == 0 {
+		return []string{"--help"}
+	}
+	switch args[0] {
+	case "help":
+		return append(args[1:], "--help")
+	case "version":
+		return []string{"--version"}
+	}
+	return args
+}
+
 func main() {
 	var c cli
-	k := kong.Parse(&c, kong.Name("earshot"), kong.UsageOnError(), kong.Vars{"version": version},
+	parser := kong.Must(&c, kong.Name("earshot"), kong.Vars{"version": version},
 		kong.Description("Live voice events: a host and speakers talk from their browsers, anyone with the link listens."))
+	k, err := parser.Parse(asked(os.Args[1:]))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "earshot:", err)
+		fmt.Fprintln(os.Stderr, "'earshot --help' lists the commands, 'earshot serve --help' the flags of one.")
+		os.Exit(1)
+	}
 	switch err := k.Run(); {
 	case errors.Is(err, errNotFine):
 		fmt.Fprintln(os.Stderr, "earshot:", err)

@@ -60,7 +60,8 @@ func printLinks(w *os.File, l app.Links, demo bool) {
 	if info, err := w.Stat(); demo || l.NewKey || err == nil && info.Mode()&os.ModeCharDevice != 0 {
 		fmt.Fprintln(w, "  Operator  ", l.Operator)
 	} else {
-		fmt.Fprintln(w, "  Operator   /operator, with the key in", l.KeyFile)
+		page, _, _ := strings.Cut(l.Operator, "#")
+		fmt.Fprintf(w, "  Operator   %s#k= followed by the key in %s\n", page, l.KeyFile)
 	}
 	fmt.Fprintln(w)
 }

@@ -104,13 +104,15 @@ func (c *Config) fill() error {
 	case c.Arrive < 0 || c.Hold < 0 || c.Arrive+c.Hold > 24*time.Hour:
 		return errors.New("--arrive and --hold: want durations of a day at most together, such as 5s")
 	case c.Slow < 0 || c.Slow > 1 || c.Loss < 0 || c.Loss >= 1:
-		return errors.New("--slow-readers and --loss: want shares from 0 to 1, such as 0.03")
+		return fmt.Errorf("--slow-readers %v, --loss %v: want shares from 0 to 1, such as 0.03", c.Slow, c.Loss)
 	case c.Leave < 0 || c.Return < 0 || c.Patience < 0:
 		return errors.New("--patience, --leave and --return: want durations such as 30s")
 	case c.Procs < 0 || c.Procs > 1000:
 		return fmt.Errorf("--procs %d: want 1 to 1000", c.Procs)
 	case c.Slow > 0 && (c.Rung == WebRTC || c.Rung == HLS):
 		return errors.New("--slow-readers is for rungs of one long response: push, ogg, mp4, cues")
+	case (c.RED || c.NACK || c.Light || c.Packet != 0) && c.Rung != WebRTC:
+		return errors.New("--red, --nack, --light and --packet are for --rung webrtc")
 	case c.Loss > 0 && c.Rung != WebRTC:
 		return errors.New("--loss is for --rung webrtc: over TCP nothing is lost, only late; see --slow-readers")
 	}

@@ -245,16 +245,26 @@ func (r *Report) String() string {
 		line(f.Program, "%s", f.String())
 	}
 	line("bytes", "%d in %d pieces", r.Bytes, r.Messages)
-	line("the crowd", "%.1f s CPU, %.1f µs per listener-second, %.1f KB per listener, %d process(es)", r.Own.CPUSeconds,
-		r.Own.CPUPerListenerSecond, r.Own.RSSPerListenerKB, r.Processes)
+	own := ""
+	if r.Own.ListenersAtTheirPeak >= telling {
+		own = fmt.Sprintf(", %.1f µs per listener-second, %.1f KB per listener", r.Own.CPUPerListenerSecond, r.Own.RSSPerListenerKB)
+	}
+	line("the crowd", "%.1f s CPU%s, %d process(es)", r.Own.CPUSeconds, own, r.Processes)
 	for _, w := range r.BottleneckWhy {
-		line("BOTTLENECK", "%s", w)
+		if r.OK() { // everybody heard everything: what was late may be the crowd's own doing
+			line("own limit", "%s: delays may be its own", w)
+		} else {
+			line("BOTTLENECK", "%s: it may have made gaps itself; fewer listeners, or a machine that does less, tell more", w)
+		}
 	}
 	for _, n := range r.Notes {
 		line("note", "%s", n)
 	}
 	return b.String()
 }
+
+// telling is how many listeners there must be for what one costs to be more than a share of the process's own.
+const telling = 500
 
 func reasons(word string, m map[string]int64) string {
 	if len(m) == 0 {

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -146,9 +147,19 @@ func (t *target) get(ctx context.Context, c *http.Client, path, token string) ([
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET %s: %s", path, resp.Status)
+		return nil, refusal{path, resp.StatusCode}
 	}
 	return b, nil
+}
+
+// refusal is an answer that is not 200.
+type refusal struct {
+	path string
+	code int
+}
+
+func (e refusal) Error() string {
+	return fmt.Sprintf("GET %s: %d %s", e.path, e.code, http.StatusText(e.code))
 }
 
 // consent asks the server whether so many may come. On a loopback address nobody need be asked; anywhere else a crowd is an
@@ -205,8 +216,11 @@ func (t *target) event(ctx context.Context, c *http.Client) error {
 		return nil
 	}
 	b, err := t.get(ctx, c, "/api/v1/events/"+t.Slug, "")
-	if err != nil {
-		return fmt.Errorf("read the event: %w", err)
+	switch status, _ := errors.AsType[refusal](err); {
+	case status.code == http.StatusNotFound:
+		return fmt.Errorf("%s knows no event %q", t.Host, t.Slug)
+	case err != nil:
+		return fmt.Errorf("read the event: %w", advise(err))
 	}
 	var e struct {
 		Phase  string    `json:"phase"`
@@ -215,6 +229,23 @@ func (t *target) event(ctx context.Context, c *http.Client) error {
 	if err := json.Unmarshal(b, &e); err != nil {
 		return fmt.Errorf("read the event: %w", err)
 	}
+	switch e.Phase {
+	case "ended", "cancelled":
+		return fmt.Errorf("the event %q is over: there is nothing to listen to", t.Slug)
+	case "scheduled":
+		return fmt.Errorf("the event %q has not opened its doors yet", t.Slug)
+	}
 	t.Origin = e.Origin
 	return nil
+}
+
+// advise adds what to do about an error that is not the server's word.
+func advise(err error) error {
+	switch _, strange := errors.AsType[*tls.CertificateVerificationError](err); {
+	case strange:
+		return fmt.Errorf("%w (name the certificate to trust with --ca; on loopback --insecure trusts any)", err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w (nothing listens there: is the server running, and the port right?)", err)
+	}
+	return err
 }

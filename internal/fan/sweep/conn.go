@@ -77,6 +77,9 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Write is net.Conn.
 func (c *Conn) Write(b []byte) (int, error) {
+	if c.entry != nil {
+		c.entry.answered = true
+	}
 	if c.fd < 0 {
 		return c.TCPConn.Write(b)
 	}

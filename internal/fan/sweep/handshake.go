@@ -18,15 +18,24 @@ type entry struct {
 	turn     *turnstile.Turn
 	near     *atomic.Int64 // see Listener
 	reads    int
+	answered bool          // something was written: the client's hello is whole
 	patience time.Duration // for its client's part, all together
 }
 
 // handshakeWait is how long a client may take for its part of a handshake. Its wait for a turn does not count.
 const handshakeWait = 10 * time.Second
 
+// mostReads is how often a handshake may be read from: two or three times is usual, and each costs a turn.
+const mostReads = 64
+
+var errCrumbs = errors.New("sweep: a handshake in crumbs")
+
 // read waits for the client without a turn, and returns with one.
 func (e *entry) read(c *net.TCPConn, b []byte) (int, error) {
 	e.turn.Give()
+	if e.reads++; e.reads > mostReads {
+		return 0, errCrumbs
+	}
 	began := time.Now()
 	_ = c.SetDeadline(began.Add(e.patience))
 	e.near.Add(-1)
@@ -37,10 +46,9 @@ func (e *entry) read(c *net.TCPConn, b []byte) (int, error) {
 	}
 	e.patience -= time.Since(began)
 	kind := turnstile.Begin
-	if e.reads > 0 {
+	if e.answered {
 		kind = turnstile.GoOn
 	}
-	e.reads++
 	e.turn.Take(kind)
 	if hungUp(c) { // while it waited for its turn: it would be in vain
 		return 0, io.ErrUnexpectedEOF

@@ -147,6 +147,24 @@ func giveBack(turns []*turnstile.Turn) {
 	}
 }
 
+// Whoever sends its hello in crumbs takes no turns from others for it: it is let go.
+func TestHandshakeInCrumbs(t *testing.T) {
+	e, l := lobby(t)
+	hello, err := firstFlight()
+	must(t, err)
+	c := dial(t, l)
+	for _, b := range hello {
+		if _, err := c.Write([]byte{b}); err != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		if e.unshaken("other") > 0 {
+			return
+		}
+	}
+	eventually(t, "it is let go", func() bool { return e.unshaken("other") > 0 })
+}
+
 // Who asks an HTTPS address for HTTP is told; who speaks something else is counted.
 func TestNotTLS(t *testing.T) {
 	e, l := lobby(t)
