@@ -12,6 +12,7 @@ export interface CrowdReport {
     gaps: number;
     gap_listeners: number;
     lost_frames: number;
+    series: { at: number; gaps: number; late_p99_ms: number }[];
     skips: number;
     first_audio_ms: { p50: number; p99: number };
     late_ms: { p50: number; p99: number; max: number };
@@ -23,6 +24,9 @@ export interface CrowdReport {
 
 /** Listeners of `earshot crowd`, in processes of their own. */
 export class Crowd {
+    /** When it was started, by this process's clock. */
+    readonly began = performance.now();
+
     private constructor(
         private readonly child: ChildProcess,
         private readonly file: string,

@@ -23,10 +23,15 @@ export class FakeClock implements Clock {
             const next = this.due.filter((e) => e.at <= end).sort((a, b) => a.at - b.at)[0];
             if (!next) break;
             this.due = this.due.filter((e) => e !== next);
-            this.time = next.at;
+            this.time = Math.max(this.time, next.at);
             next.fn();
         }
         this.time = end;
+    }
+
+    /** Time passes and nothing runs, as on a device that is busy with something else. */
+    stall(ms: number): void {
+        this.time += ms;
     }
 
     /** Like advance, but lets promises settle at every step. */

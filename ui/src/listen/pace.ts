@@ -21,8 +21,13 @@ function sane(ms: unknown): ms is number {
     return typeof ms === "number" && ms >= 20 && ms <= 10_000;
 }
 
-/** What should be left when the next message arrives, in seconds. */
+/** What should be left when the next message arrives, in seconds, on a device that does things when they are due. */
 const lowWater = 0.12;
+/** More is never kept for the device's own sake. */
+const highWater = 0.5;
+/** What a device does when it is due, and for how long it is remembered that it did not, in seconds. */
+const punctual = 0.03;
+const memory = 300;
 /** Within this an ear takes a voice for the voice it knows, its pitch being kept. */
 const slowest = 0.88;
 const fastest = 1.1;
@@ -34,7 +39,7 @@ const early = 2;
 
 /**
  * Decides how fast to play, so that the audio in hand lasts from message to message and hardly longer: 120 ms are to be
- * left when one arrives.
+ * left when one arrives, and as much more as the device was ever late itself in the last minutes.
  *
  * Of each message it keeps the *slack*: up to when the audio lasts that came before it, plus the cadence, less the time at
  * which it arrived. The slack depends on the server and the network alone, the position on the playback alone; so what will
@@ -46,6 +51,7 @@ const early = 2;
 export class Pace {
     private changes: { cadence: number; from: number }[] = []; // announced and not in force, by frame
     private slacks: { at: number; slack: number }[] = [];
+    private hiccups: { at: number; late: number }[] = [];
     private last = { at: 0, frame: 0 }; // of the last message: arrival, and the frame that follows it
 
     constructor(private cadence = 0.2) {}
@@ -83,6 +89,21 @@ export class Pace {
     }
 
     /**
+     * The device was late by so much, at a timer or at playing what it had. What is left when a message arrives has to bear that too: a
+     * busy device pays with a little more delay, and hears no gap.
+     */
+    hiccup(at: number, late: number): void {
+        this.hiccups = this.hiccups.filter((seen) => seen.at > at - memory && seen.late > late);
+        if (late > punctual) this.hiccups.push({ at, late });
+    }
+
+    /** What is to be left when a message arrives. */
+    private water(at: number): number {
+        const worst = this.hiccups.filter((seen) => seen.at > at - memory).map(({ late }) => late);
+        return Math.min(highWater, lowWater + Math.max(0, ...worst));
+    }
+
+    /**
      * What will be left when a message arrives, by the slowest cadence in force or announced, if this position goes on at
      * rate 1; null as long as no message came.
      */
@@ -94,15 +115,16 @@ export class Pace {
     rate(at: number, position: number): number {
         const low = this.low(at, position);
         if (low === null) return 1;
-        if (low >= lowWater) return rateFor(low);
-        let rate = Math.min(1, rateFor(this.lowBy(this.cadence, at, position) ?? low));
+        const water = this.water(at);
+        if (low >= water) return rateFor(low, water);
+        let rate = Math.min(1, rateFor(this.lowBy(this.cadence, at, position) ?? low, water));
         for (const { cadence, from } of this.changes) {
-            const missing = lowWater - (this.lowBy(cadence, at, position) ?? low);
+            const missing = water - (this.lowBy(cadence, at, position) ?? low);
             if (missing <= 0.03) continue;
             // The first message that comes by the new cadence comes when that has passed.
             const left = Math.max(0.1, (from - this.last.frame) / 50 - (at - this.last.at) + cadence - this.cadence);
             const atEase = 1 - missing / Math.max(left - early, left * 0.75);
-            const inNeed = 1 - (missing - lowWater + spare) / left;
+            const inNeed = 1 - (missing - water + spare) / left;
             rate = Math.min(rate, Math.max(slowest, atEase), Math.max(hurried, inNeed));
         }
         return rate;
@@ -118,9 +140,9 @@ export class Pace {
     }
 }
 
-/** The playback rate that brings the low water back: nothing within 30 ms of it, then half a per cent for each 10 ms. */
-export function rateFor(low: number): number {
-    const error = low - lowWater;
+/** The playback rate that brings the water back: nothing within 30 ms of it, then half a per cent for each 10 ms. */
+export function rateFor(low: number, water = lowWater): number {
+    const error = low - water;
     if (Math.abs(error) < 0.03) return 1;
     return Math.min(fastest, Math.max(slowest, 1 + error / 2));
 }

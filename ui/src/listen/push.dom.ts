@@ -42,8 +42,9 @@ export function mediaSink(element: HTMLAudioElement): Sink {
     };
 
     return {
-        open(ready, failed) {
+        open(ready, failed, dry) {
             fail = failed;
+            element.onwaiting = dry;
             element.onerror = () => failed({ why: "no_sound" });
             source.addEventListener(
                 "sourceopen",
@@ -80,6 +81,7 @@ export function mediaSink(element: HTMLAudioElement): Sink {
         close() {
             queue.length = 0;
             element.onerror = null;
+            element.onwaiting = null;
             URL.revokeObjectURL(url);
             if (element.src === url) {
                 element.removeAttribute("src");

@@ -9,12 +9,14 @@ import type { Failure } from "./rung";
 class FakeSink implements Sink {
     appended: { bytes: Uint8Array; offset: number }[] = [];
     ready: () => void = () => undefined;
+    dry: () => void = () => undefined;
     closed = false;
     speed = 1;
     position = 0;
     playing = false;
-    open(ready: () => void) {
+    open(ready: () => void, _: unknown, dry: () => void) {
         this.ready = ready;
+        this.dry = dry;
     }
     append(bytes: Uint8Array, offset: number) {
         this.appended.push({ bytes, offset });
@@ -147,6 +149,33 @@ describe("Push", () => {
         const settled = lows.slice(-50);
         expect(Math.min(...settled)).toBeGreaterThan(0.08);
         expect(Math.max(...settled)).toBeLessThan(0.17);
+    });
+
+    it("keeps more in hand on a device that was late, or ran dry, and forgets it after minutes", () => {
+        const s = setUp();
+        begin(s, 0);
+        let end = 0.4;
+        let frame = 20;
+        const play = (seconds: number) => {
+            const lows: number[] = [];
+            for (let part = 0; part < seconds * 5; part++, frame += 10) {
+                for (let ms = 0; ms < 200; ms += 10) {
+                    s.clock.advance(10);
+                    s.sink.position = Math.min(end, s.sink.position + 0.01 * s.sink.speed);
+                }
+                lows.push(end - s.sink.position);
+                s.wire.onmessage(chunk(frame));
+                end += 0.2;
+            }
+            return Math.min(...lows.slice(-25));
+        };
+        expect(play(30)).toBeLessThan(0.17);
+        s.clock.stall(350); // the page did nothing, the element played what it had
+        s.sink.position = Math.min(end, s.sink.position + 0.35);
+        expect(play(40)).toBeGreaterThan(0.2);
+        s.sink.dry();
+        expect(play(60)).toBeGreaterThan(0.3);
+        expect(play(330)).toBeLessThan(0.17);
     });
 
     it("skips what would take too long to catch up", () => {

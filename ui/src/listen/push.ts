@@ -6,8 +6,8 @@ import type { Failure, Port, Rung } from "./rung";
 
 /** Where the parts go: a media element and its source buffer. Times are in seconds of the element. */
 export interface Sink {
-    /** Calls ready when bytes can be appended, failed when they no longer can. */
-    open(ready: () => void, failed: (failure: Failure) => void): void;
+    /** Calls ready when bytes can be appended, failed when they no longer can, dry whenever the element waits for more. */
+    open(ready: () => void, failed: (failure: Failure) => void, dry: () => void): void;
     /** Appends whole chunks (or the initialisation segment), shifted by offset seconds. */
     append(bytes: Uint8Array, offset: number): void;
     play(): void;
@@ -48,6 +48,7 @@ export class Push implements Rung {
     private shifts: { from: number; shift: number }[] = [];
     private readonly pace = new Pace();
     private playingSince = 0;
+    private steered = 0; // when steer was last called, in seconds
     private stopPolling: () => void = () => undefined;
     private stopSteering: () => void = () => undefined;
 
@@ -75,6 +76,7 @@ export class Push implements Rung {
                 this.maybePlay();
             },
             (failure) => this.fail(failure),
+            () => this.dry(),
         );
     }
 
@@ -155,6 +157,7 @@ export class Push implements Rung {
         if (this.playing || !this.ready || this.end < this.pace.startWith - 0.001) return;
         this.playing = true;
         this.playingSince = this.clock.now();
+        this.steered = this.playingSince / 1000;
         this.sink.play();
         this.stopPolling = every(this.clock, 50, () => {
             if (this.sink.time() <= 0.01) return;
@@ -164,8 +167,16 @@ export class Push implements Rung {
         this.stopSteering = every(this.clock, steering, () => this.steer());
     }
 
+    /** The element waits. Browsers do so while there is something in hand, more on a busy device: what was there was not enough. */
+    private dry(): void {
+        if (!this.playing || this.sink.time() <= 0.01) return;
+        this.pace.hiccup(this.clock.now() / 1000, Math.max(0.15, this.end - this.sink.time()));
+    }
+
     private steer(): void {
         const now = this.clock.now() / 1000;
+        this.pace.hiccup(now, now - this.steered - steering / 1000);
+        this.steered = now;
         const position = this.sink.time();
         const low = this.pace.low(now, position);
         if (low !== null && low > tooMuch) this.sink.seek(position + low - afterSkip);
