@@ -155,9 +155,9 @@ func (sh *shard) untilNext() time.Duration {
 func (sh *shard) tick() {
 	sh.look(time.Now())
 	sh.rested = sh.now
-	for more := true; more; {
+	for more := true; more && sh.engine.life.Err() == nil; {
 		more = false
-		began := time.Now()
+		until := time.Now().Add(comings)
 		cpu := threadTime()
 		for i := 0; i < len(sh.groups); i++ {
 			g := sh.groups[i]
@@ -178,7 +178,7 @@ func (sh *shard) tick() {
 			sh.visited = 0
 		}
 		// Who comes, or goes, waits for no long tick, and who is here for no flood of them.
-		more = sh.poll(began.Add(comings)) || more
+		more = sh.poll(until) || more
 		more = sh.receive(time.Now().Add(comings)) || more
 	}
 	sh.part()
