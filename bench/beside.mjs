@@ -7,45 +7,36 @@ const r = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
 const whole = (x) => (x === null ? "–" : x.toFixed(0));
 const number = (x) => x.toLocaleString("en");
-const table = (head, rows) =>
-  [head, head.map(() => "---"), ...rows]
-    .map((row) => `| ${row.join(" | ")} |`)
-    .join("\n");
+const table = (head, rows) => [head, head.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
 const reasons = (counts) =>
-  Object.entries(counts)
-    .map(([why, n]) => `${why} ${n}`)
-    .join(", ") || "none";
-const time = (s) =>
-  `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}`;
+    Object.entries(counts)
+        .map(([why, n]) => `${why} ${n}`)
+        .join(", ") || "none";
+const time = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}`;
 
 /** How many, how long, and the machine around the worst ones. */
 const gapsOf = (all) =>
-  all.length === 0
-    ? "0"
-    : `${all.length}, ${all.reduce((sum, { ms }) => sum + ms, 0)} ms: ${[...all]
-        .sort((a, b) => b.ms - a.ms)
-        .slice(0, 3)
-        .map(
-          ({ at, ms, busy, others }) =>
-            `${ms} ms at ${time(at / 1000)} (machine ${percent(busy)}, others ${percent(others)})`,
-        )
-        .join(", ")}`;
+    all.length === 0
+        ? "0"
+        : `${all.length}, ${all.reduce((sum, { ms }) => sum + ms, 0)} ms: ${[...all]
+              .sort((a, b) => b.ms - a.ms)
+              .slice(0, 3)
+              .map(
+                  ({ at, ms, busy, others }) =>
+                      `${ms} ms at ${time(at / 1000)} (machine ${percent(busy)}, others ${percent(others)})`,
+              )
+              .join(", ")}`;
 
 const rev = execSync("git rev-parse --short HEAD").toString().trim();
 const silent = r.pages.filter((page) => page.gaps.length > 0);
-const verdict =
-  silent.length === 0
-    ? "no page heard a gap"
-    : `gaps at: ${silent.map((page) => page.name).join("; ")}`;
+const verdict = silent.length === 0 ? "no page heard a gap" : `gaps at: ${silent.map((page) => page.name).join("; ")}`;
 const c = r.crowd;
 
-const dry = r.pages.flatMap((page) =>
-  (page.dry ?? []).map((event) => ({ ...event, name: page.name })),
-);
+const dry = r.pages.flatMap((page) => (page.dry ?? []).map((event) => ({ ...event, name: page.name })));
 const dryAt =
-  dry.length === 0
-    ? ""
-    : `An element waited: ${dry.map(({ name, at, ahead }) => `${name} at ${time(at / 1000)} with ${whole(ahead)} ms in hand`).join("; ")}.\n\n`;
+    dry.length === 0
+        ? ""
+        : `An element waited: ${dry.map(({ name, at, ahead }) => `${name} at ${time(at / 1000)} with ${whole(ahead)} ms in hand`).join("; ")}.\n\n`;
 
 console.log(`
 ## ${new Date().toISOString().slice(0, 10)}, revision ${rev}: Chromium beside the crowd for ${r.minutes} minutes (\`make soak-browser\`)
@@ -58,60 +49,50 @@ minutes, in which the slower cadences cost less. What was neither server, crowd 
 second; ${percent(r.stolen)} were taken by the hypervisor; in ${r.full} seconds it was over 95 % busy. The server used ${percent(r.serverCPU)} of its core and at most ${whole(r.serverKB / 1024)} MB.
 
 ${table(
-  [
-    "page",
-    "measured",
-    "gaps",
-    "single windows of 20 ms lost",
-    "waiting",
-    "made up",
-    "packets lost",
-    "rate",
-    "by h2 / others",
-  ],
-  r.pages.map((page) => [
-    page.name,
-    `${whole(page.seconds)} s (${whole(page.missedMs)} ms not)`,
-    gapsOf(page.gaps),
-    page.single,
-    page.rung === "whep" ? "–" : page.waits,
-    page.concealedMs === null ? "–" : `${page.concealedMs.toFixed(1)} ms`,
-    whole(page.lost),
-    page.rung === "whep"
-      ? "–"
-      : `${page.slowest.toFixed(2)} to ${page.fastest.toFixed(2)}`,
-    `${page.protocols.h2 ?? 0} / ${Object.entries(page.protocols).reduce((n, [name, k]) => n + (name === "h2" ? 0 : k), 0)}`,
-  ]),
+    [
+        "page",
+        "measured",
+        "gaps",
+        "single windows of 20 ms lost",
+        "waiting",
+        "made up",
+        "packets lost",
+        "rate",
+        "by h2 / others",
+    ],
+    r.pages.map((page) => [
+        page.name,
+        `${whole(page.seconds)} s (${whole(page.missedMs)} ms not)`,
+        gapsOf(page.gaps),
+        page.single,
+        page.rung === "whep" ? "–" : page.waits,
+        page.concealedMs === null ? "–" : `${page.concealedMs.toFixed(1)} ms`,
+        whole(page.lost),
+        page.rung === "whep" ? "–" : `${page.slowest.toFixed(2)} to ${page.fastest.toFixed(2)}`,
+        `${page.protocols.h2 ?? 0} / ${Object.entries(page.protocols).reduce((n, [name, k]) => n + (name === "h2" ? 0 : k), 0)}`,
+    ]),
 )}
 
 Of each eighth of the time; packets, intervals and delay as they were at its end. Made up, packets and delay are of the pages in
 the order above.
 
 ${table(
-  [
-    "push, WebRTC asked for",
-    "push came every",
-    "packets/s",
-    "made up",
-    "behind live",
-    "machine",
-    "server's core",
-  ],
-  r.stages.map((s) => [
-    `${s.push} ms, ${s.whep} ms`,
-    `${whole(s.pushInterval)} ms`,
-    s.packetsPerSecond
-      .slice(0, 3)
-      .map((n) => n.toFixed(1))
-      .join(", "),
-    `${s.concealedMs
-      .slice(0, 3)
-      .map((n) => n.toFixed(0))
-      .join(", ")} ms`,
-    `${s.behindMs.map(whole).join(", ")} ms`,
-    percent(s.machine),
-    percent(s.serverCPU),
-  ]),
+    ["push, WebRTC asked for", "push came every", "packets/s", "made up", "behind live", "machine", "server's core"],
+    r.stages.map((s) => [
+        `${s.push} ms, ${s.whep} ms`,
+        `${whole(s.pushInterval)} ms`,
+        s.packetsPerSecond
+            .slice(0, 3)
+            .map((n) => n.toFixed(1))
+            .join(", "),
+        `${s.concealedMs
+            .slice(0, 3)
+            .map((n) => n.toFixed(0))
+            .join(", ")} ms`,
+        `${s.behindMs.map(whole).join(", ")} ms`,
+        percent(s.machine),
+        percent(s.serverCPU),
+    ]),
 )}
 
 ${dryAt}In the programme itself, taken down from live.ogg, the tone paused ${r.programme.length} times (${r.programme.reduce((sum, { ms }) => sum + ms, 0)} ms).

@@ -19,7 +19,8 @@ const (
 
 // The players that are modelled.
 var (
-	// pushHabits are those of the web client's push (ui/src/listen/push.ts and pace.ts).
+	// pushHabits are those of the web client's push (ui/src/listen/push.ts and pace.ts), but with less in hand than its 180 ms: what is no gap
+	// here is none there.
 	pushHabits = habits{startWith: 200 * ms, low: 120 * ms, ease: 30 * ms, tooMuch: 3000 * ms, afterSkip: 200 * ms, cadenced: true}
 	// rtpHabits are those of a browser's jitter buffer with a target of 40 ms beside one packet.
 	rtpHabits = habits{startWith: 1, lead: 40 * ms, low: 40 * ms, ease: 5 * ms, tooMuch: 2000 * ms, afterSkip: 40 * ms}

@@ -168,11 +168,11 @@ describe("changeOf", () => {
 
 describe("rateFor", () => {
     it("stays within what an ear takes for a voice", () => {
-        expect(rateFor(0.12)).toBe(1);
-        expect(rateFor(0.14)).toBe(1);
-        expect(rateFor(0.22)).toBeCloseTo(1.05);
+        expect(rateFor(0.18)).toBe(1);
+        expect(rateFor(0.2)).toBe(1);
+        expect(rateFor(0.28)).toBeCloseTo(1.05);
         expect(rateFor(2)).toBe(1.1);
-        expect(rateFor(0)).toBeCloseTo(0.94);
+        expect(rateFor(0.06)).toBeCloseTo(0.94);
         expect(rateFor(-1)).toBe(0.88);
     });
 });

@@ -21,8 +21,11 @@ function sane(ms: unknown): ms is number {
     return typeof ms === "number" && ms >= 20 && ms <= 10_000;
 }
 
-/** What should be left when the next message arrives, in seconds, on a device that does things when they are due. */
-const lowWater = 0.12;
+/**
+ * What should be left when the next message arrives, in seconds, on a device that does things when they are due. Chromium's element
+ * has been seen to wait with 80 ms in hand: what it needs for its output, and to stretch time.
+ */
+const lowWater = 0.18;
 /** More is never kept for the device's own sake. */
 const highWater = 0.5;
 /** What a device does when it is due, and for how long it is remembered that it did not, in seconds. */
@@ -38,7 +41,7 @@ const spare = 0.05;
 const early = 2;
 
 /**
- * Decides how fast to play, so that the audio in hand lasts from message to message and hardly longer: 120 ms are to be
+ * Decides how fast to play, so that the audio in hand lasts from message to message and hardly longer: 180 ms are to be
  * left when one arrives, and as much more as the device was ever late itself in the last minutes.
  *
  * Of each message it keeps the *slack*: up to when the audio lasts that came before it, plus the cadence, less the time at

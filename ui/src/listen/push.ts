@@ -33,7 +33,7 @@ const steering = 200;
 
 /**
  * Listening by push: parts from a WebSocket, appended to a source buffer. The delay is the cadence and a tenth of a
- * second: the playback rate (pitch kept, see Pace) holds what is left when a message arrives at 120 ms, and before an announced
+ * second: the playback rate (pitch kept, see Pace) holds what is left when a message arrives at 180 ms, and before an announced
  * slower cadence gathers what that will need. A jump in decode time (a restart, a slow spell) is taken up by shifting what
  * follows, so the element sees no gap; frame() undoes the shift.
  */
