@@ -111,8 +111,6 @@ func (c *Config) fill() error {
 		return fmt.Errorf("--procs %d: want 1 to 1000", c.Procs)
 	case c.Slow > 0 && (c.Rung == WebRTC || c.Rung == HLS):
 		return errors.New("--slow-readers is for rungs of one long response: push, ogg, mp4, cues")
-	case (c.RED || c.NACK || c.Light || c.Packet != 0) && c.Rung != WebRTC:
-		return errors.New("--red, --nack, --light and --packet are for --rung webrtc")
 	case c.Loss > 0 && c.Rung != WebRTC:
 		return errors.New("--loss is for --rung webrtc: over TCP nothing is lost, only late; see --slow-readers")
 	}
