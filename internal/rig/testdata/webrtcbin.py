@@ -69,6 +69,7 @@ def state(*_):
     s = peer.get_property("connection-state")
     if s == GstWebRTC.WebRTCPeerConnectionState.CONNECTED:
         print("connected", flush=True)
+        GLib.source_remove(patience)
         GLib.timeout_add(int(float(seconds) * 1000), loop.quit)
     elif s == GstWebRTC.WebRTCPeerConnectionState.FAILED:
         fail("connection failed")
@@ -116,7 +117,7 @@ peer.connect("notify::connection-state", state)
 if way == "whep":
     caps = Gst.Caps.from_string("application/x-rtp,media=audio,encoding-name=OPUS,payload=111,clock-rate=48000,encoding-params=(string)2")
     peer.emit("add-transceiver", GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY, caps)  # asks for negotiation
-GLib.timeout_add_seconds(60, lambda: fail("took longer than a minute"))
+patience = GLib.timeout_add_seconds(60, lambda: fail("took longer than a minute to connect"))
 pipeline.set_state(Gst.State.PLAYING)
 loop.run()
 outcome = failed  # what the server's goodbye does to the connection is no failure
