@@ -28,8 +28,15 @@ const gapsOf = (all) =>
               .join(", ")}`;
 
 const rev = execSync("git rev-parse --short HEAD").toString().trim();
+const mute = r.pages.filter((page) => page.usual < 0.05);
 const silent = r.pages.filter((page) => page.gaps.length > 0);
-const verdict = silent.length === 0 ? "no page heard a gap" : `gaps at: ${silent.map((page) => page.name).join("; ")}`;
+const names = (pages) => pages.map((page) => page.name).join("; ");
+const verdict =
+    mute.length > 0
+        ? `worth nothing, as nothing sounded at: ${names(mute)}`
+        : silent.length === 0
+          ? "no page heard a gap"
+          : `gaps at: ${names(silent)}`;
 const c = r.crowd;
 
 const dry = r.pages.flatMap((page) => (page.dry ?? []).map((event) => ({ ...event, name: page.name })));
