@@ -21,13 +21,12 @@ type cli struct {
 
 // asked lets people ask for help as other programs let them: 'earshot help crowd' is 'earshot crowd --help'.
 func asked(args []string) []string {
-	if len(args) == 0 {
-		return []string{"--help"}
-	}
-	switch args[0] {
-	case "help":
+	switch {
+	case len(args) == 0:
+		return args
+	case args[0] == "help":
 		return append(args[1:], "--help")
-	case "version":
+	case args[0] == "version":
 		return []string{"--version"}
 	}
 	return args
@@ -39,6 +38,9 @@ func main() {
 		kong.Description("Live voice events: a host and speakers talk from their browsers, anyone with the link listens."))
 	k, err := parser.Parse(asked(os.Args[1:]))
 	if err != nil {
+		if wrong, ok := errors.AsType[*kong.ParseError](err); ok && len(os.Args) < 2 { // nothing was asked for: show what there is
+			_ = wrong.Context.PrintUsage(false)
+		}
 		fmt.Fprintln(os.Stderr, "earshot:", err)
 		fmt.Fprintln(os.Stderr, "'earshot --help' lists the commands, 'earshot serve --help' the flags of one.")
 		os.Exit(1)

@@ -298,11 +298,6 @@ func reasonOf(err error) string {
 	return "malformed"
 }
 
-// statusError is an HTTP status that is not the one that was hoped for.
-type statusError int
-
-func (s statusError) Error() string { return "HTTP status " + strconv.Itoa(int(s)) }
-
 // judge turns a head's status into an error.
 func judge(status, want int) error {
 	switch {

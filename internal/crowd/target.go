@@ -147,20 +147,15 @@ func (t *target) get(ctx context.Context, c *http.Client, path, token string) ([
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, refusal{path, resp.StatusCode}
+		return nil, fmt.Errorf("GET %s: %w", path, statusError(resp.StatusCode))
 	}
 	return b, nil
 }
 
-// refusal is an answer that is not 200.
-type refusal struct {
-	path string
-	code int
-}
+// statusError is an HTTP status that is not the one that was hoped for.
+type statusError int
 
-func (e refusal) Error() string {
-	return fmt.Sprintf("GET %s: %d %s", e.path, e.code, http.StatusText(e.code))
-}
+func (s statusError) Error() string { return fmt.Sprintf("%d %s", int(s), http.StatusText(int(s))) }
 
 // consent asks the server whether so many may come. On a loopback address nobody need be asked; anywhere else a crowd is an
 // attack unless the operator says otherwise, and there is no flag to go without.
@@ -216,8 +211,8 @@ func (t *target) event(ctx context.Context, c *http.Client) error {
 		return nil
 	}
 	b, err := t.get(ctx, c, "/api/v1/events/"+t.Slug, "")
-	switch status, _ := errors.AsType[refusal](err); {
-	case status.code == http.StatusNotFound:
+	switch status, _ := errors.AsType[statusError](err); {
+	case status == http.StatusNotFound:
 		return fmt.Errorf("%s knows no event %q", t.Host, t.Slug)
 	case err != nil:
 		return fmt.Errorf("read the event: %w", advise(err))

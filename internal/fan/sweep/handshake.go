@@ -136,8 +136,9 @@ func (l *Listener) shakeHands(c *Conn) {
 	l.mu.Unlock()
 	l.engine.handshakes.waiting.Add(-1)
 	if err != nil {
-		l.engine.handshakes.unshaken[unshaken(err)].Add(1)
-		if unshaken(err) == unshakenPlain {
+		why := unshaken(err)
+		l.engine.handshakes.unshaken[why].Add(1)
+		if why == unshakenPlain {
 			_ = c.SetDeadline(time.Now().Add(apology))
 			_, _ = c.TCPConn.Write(speakTLS)
 			_ = c.CloseWrite()
