@@ -25,8 +25,8 @@ const (
 	pendingBytes    = 4 << 20
 	fillBatch       = 512 // messages of the stream asked for at once
 	fillLimit       = 2 * time.Second
-	fillTries       = 3
-	fillAgain       = 40 * time.Millisecond // a stream's leader on another server may be a little behind the subject
+	fillTries       = 4
+	fillAgain       = 50 * time.Millisecond // a stream may be a little behind the subject, above all one whose leader is another server
 	fillMargin      = 3 * time.Second       // a stage makes up to two seconds of frames in a burst after it was held up
 )
 
@@ -85,11 +85,21 @@ func (t *tail) follow(ctx context.Context, eng *engine) {
 	}
 	t.fill(ctx, eng)
 	dropped := 0
-	for !t.over {
-		msg, err := sub.NextMsgWithContext(ctx)
+	for try := 1; !t.over; {
+		wait, stop := ctx, context.CancelFunc(func() {})
+		if try < fillTries {
+			wait, stop = context.WithTimeout(ctx, fillAgain)
+		}
+		msg, err := sub.NextMsgWithContext(wait)
+		stop()
 		switch {
 		case err == nil:
+			try = fillTries // from here on what comes shows what is missing
 			t.arrive(ctx, eng, msg.Data)
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			// It is quiet: what was sent last, before the subscription, may have been on its way to the stream when that was asked.
+			try++
+			t.fill(ctx, eng)
 		case errors.Is(err, nats.ErrSlowConsumer):
 			if n, err := sub.Dropped(); err == nil && n > dropped {
 				t.c.relay.slow.Add(uint64(n - dropped))
@@ -119,7 +129,9 @@ func (t *tail) arrive(ctx context.Context, eng *engine, b []byte) {
 		return
 	}
 	t.seen = m.epoch
-	if t.begun && !t.lost && !t.fits(&m) {
+	// A server may pass a frame on before its stream has those just before it: a follower that came between found no history, and asks
+	// again before it begins with what it hears, as one does that missed a frame.
+	if !t.lost && !t.fits(&m) {
 		for try := range fillTries {
 			if try > 0 {
 				select {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"earshot/internal/cluster"
 	"earshot/internal/timeline"
 )
@@ -132,6 +134,53 @@ func TestRelay(t *testing.T) {
 	}
 	if n := b.Relay(); n["holes"]+n["stale"]+n["slow"]+n["unaligned"]+n["unreadable"]+n["refused"] != 0 || n["filled"] == 0 {
 		t.Errorf("counted: %v", n)
+	}
+}
+
+// A stream may have frames later than a subscriber hears those after them. Here it has them by another subject, which nobody hears.
+func TestStreamBehindSubject(t *testing.T) {
+	t.Parallel()
+	s := runNATS(t)
+	_, b := s.join(t, true, ""), s.join(t, false, "")
+	nc := s.connect("")
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := js.StreamInfo("EARSHOT_FRAMES")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info.Config.Subjects = []string{"late.*"}
+	info.Config.SubjectTransform = &nats.SubjectTransformConfig{Source: "late.*", Destination: cluster.FramePrefix + "{{wildcard(1)}}"}
+	if _, err := js.UpdateStream(&info.Config); err != nil {
+		t.Fatal(err)
+	}
+	h := &heard{}
+	follow(t, b, "ev_1", h)
+	until(t, 20*time.Second, "somebody listens", func() bool {
+		if err := nc.Publish(cluster.FramePrefix+"ev_1", nil); err != nil {
+			t.Fatal(err)
+		}
+		return b.Relay()["unreadable"] > 0
+	})
+	for n := range uint64(60) {
+		if err := nc.Publish("late.ev_1", cluster.Message(7, n, min(n, 1), packet(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, 20*time.Second, "the stream has them", func() bool {
+		info, err := js.StreamInfo("EARSHOT_FRAMES")
+		return err == nil && info.State.Msgs == 60
+	})
+	for n := range uint64(60) {
+		if err := nc.Publish(cluster.FramePrefix+"ev_1", cluster.Message(7, 60+n, 1, packet(60+n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, 20*time.Second, "the frames", func() bool { return h.next() == 120 })
+	if got := h.all(); len(got) != 120 || got[0].Number != 0 {
+		t.Errorf("%d frames from %d on", len(got), got[0].Number)
 	}
 }
 
