@@ -28,6 +28,6 @@ const (
 // Unconnected makes a publisher of which nothing is ever sent.
 func Unconnected(epoch uint64) (p *Publisher, dropped func() uint64) {
 	c := &Cluster{}
-	p = &Publisher{c: c, epoch: epoch, done: make(chan struct{}), wake: make(chan struct{}, 1), waiting: make([][]byte, unsent)}
+	p = &Publisher{c: c, epoch: epoch, done: make(chan struct{}), wake: make(chan struct{}, 1), ring: make([][]byte, unsent)}
 	return p, c.relay.unsent.Load
 }

@@ -85,26 +85,29 @@ func (t *tail) follow(ctx context.Context, eng *engine) {
 	}
 	t.fill(ctx, eng)
 	dropped := 0
-	for try := 1; !t.over; {
+	// What comes shows what is missing before it. What was sent last, and missed, shows only in the stream, which may have had it on its
+	// way when it was asked: it is asked again when it is quiet.
+	early, missed := fillTries-1, false
+	for !t.over {
 		wait, stop := ctx, context.CancelFunc(func() {})
-		if try < fillTries {
+		if early > 0 || missed {
 			wait, stop = context.WithTimeout(ctx, fillAgain)
 		}
 		msg, err := sub.NextMsgWithContext(wait)
 		stop()
 		switch {
 		case err == nil:
-			try = fillTries // from here on what comes shows what is missing
+			early = 0
 			t.arrive(ctx, eng, msg.Data)
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-			// It is quiet: what was sent last, before the subscription, may have been on its way to the stream when that was asked.
-			try++
+			early, missed = early-1, false
 			t.fill(ctx, eng)
 		case errors.Is(err, nats.ErrSlowConsumer):
 			if n, err := sub.Dropped(); err == nil && n > dropped {
 				t.c.relay.slow.Add(uint64(n - dropped))
 				dropped = n
 			}
+			missed = true
 		default:
 			if ctx.Err() == nil {
 				eng.fail(err)

@@ -45,9 +45,14 @@ func (s *natsServer) connect(user string) *nats.Conn {
 // join opens a node of this server's.
 func (s *natsServer) join(t testing.TB, stage bool, user string) *cluster.Cluster {
 	t.Helper()
+	return s.joinAt(t, s.URL(user), stage)
+}
+
+func (s *natsServer) joinAt(t testing.TB, url string, stage bool) *cluster.Cluster {
+	t.Helper()
 	c, err := cluster.Open(t.Context(), cluster.Config{
 		Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Join: &cluster.Join{URL: s.URL(user), Stage: stage, Address: "http://stage.example"},
+		Join: &cluster.Join{URL: url, Stage: stage, Address: "http://stage.example"},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -27,9 +27,14 @@ var frameStreamConfig = jetstream.StreamConfig{
 	MaxMsgsPerSubject: 2 * int64(frameKept/event.FrameDuration), MaxMsgSize: maxMessage, NoAck: true, AllowDirect: true,
 }
 
-// unsent is how many frames wait while there is no server: half a minute, for which a slow listener keeps its place, too. The oldest
-// is dropped when there are more.
-const unsent = int(30 * time.Second / event.FrameDuration)
+const (
+	// unsent is how many frames wait while there is no server: half a minute, for which a slow listener keeps its place, too. The oldest
+	// is dropped when there are more.
+	unsent = int(30 * time.Second / event.FrameDuration)
+	// doubtful is how many that were sent are kept, to be sent again over the next connection: as many as are made before it shows that
+	// a server is dead, which has then passed on none of them.
+	doubtful = int((pingsLost + 1) * pingEvery / event.FrameDuration)
+)
 
 // Publisher sends one event's frames to the nodes that follow it. Frame never blocks: it belongs to the goroutine that makes frames.
 // Another carries them to the server, and keeps up to half a minute of them while none is there.
@@ -40,13 +45,14 @@ type Publisher struct {
 	done    chan struct{} // closed when the goroutine has ended
 	wake    chan struct{} // capacity 1
 
-	mu      sync.Mutex
-	waiting [][]byte // a ring; its buffers are used again
-	oldest  int
-	count   int
-	last    uint64 // number of the last frame
-	begun   bool
-	over    bool // nothing more comes
+	// Messages are counted from 0. Those from kept to next were sent, those from next to end wait. That of number n is ring[n%unsent].
+	mu              sync.Mutex
+	ring            [][]byte
+	spare           [][]byte // buffers of messages that are not kept any more
+	kept, next, end uint64
+	last            uint64 // number of the last frame
+	begun           bool
+	over            bool // nothing more comes
 }
 
 // Publisher makes the publisher of what is made under a lease, nil with the engine embedded: a nil Publisher is of use to whoever
@@ -57,7 +63,7 @@ func (l *Lease) Publisher() *Publisher {
 	}
 	p := &Publisher{
 		c: l.c, subject: framePrefix + l.event, epoch: l.epoch,
-		done: make(chan struct{}), wake: make(chan struct{}, 1), waiting: make([][]byte, unsent),
+		done: make(chan struct{}), wake: make(chan struct{}, 1), ring: make([][]byte, unsent),
 	}
 	if !l.c.spawn(func() { defer close(p.done); p.run() }) {
 		close(p.done)
@@ -86,7 +92,7 @@ func (p *Publisher) Close(ctx context.Context, ended bool, head uint64) error {
 	p.mu.Lock()
 	p.over = true
 	p.mu.Unlock()
-	p.ring()
+	p.notify()
 	if _, err := p.c.working(); err != nil { // nothing is worth waiting for: edges end by what the store says, once it can
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
@@ -98,8 +104,8 @@ func (p *Publisher) Close(ctx context.Context, ended bool, head uint64) error {
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	left := p.count
-	p.count = 0 // the goroutine sees that nothing is left, or ends with the cluster
+	left := p.end - p.next
+	p.next = p.end // the goroutine sees that nothing is left, or ends with the cluster
 	p.mu.Unlock()
 	return fmt.Errorf("send the last frames of %s: %d are left: %w", p.subject, left, ctx.Err())
 }
@@ -116,49 +122,91 @@ func (p *Publisher) add(m *message) {
 	if !m.end {
 		p.begun, p.last = true, m.number
 	}
-	if p.count == len(p.waiting) {
-		p.oldest = (p.oldest + 1) % len(p.waiting)
-		p.count--
-		p.c.relay.unsent.Add(1)
+	if p.end-p.kept == uint64(len(p.ring)) {
+		p.drop()
 	}
-	at := (p.oldest + p.count) % len(p.waiting)
-	p.waiting[at] = m.appendTo(p.waiting[at][:0])
-	p.count++
+	var b []byte
+	if n := len(p.spare); n > 0 {
+		b, p.spare = p.spare[n-1], p.spare[:n-1]
+	}
+	*p.at(p.end) = m.appendTo(b[:0])
+	p.end++
 	p.mu.Unlock()
-	p.ring()
+	p.notify()
 }
 
-func (p *Publisher) ring() {
+func (p *Publisher) notify() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
 }
 
-// take gives the oldest message for the buffer of one that was sent. Without one, over says whether any will come.
-func (p *Publisher) take(spare []byte) (b []byte, over bool) {
+func (p *Publisher) at(n uint64) *[]byte { return &p.ring[n%uint64(len(p.ring))] }
+
+// drop forgets the oldest message that is kept, which waits only if none that was sent is.
+func (p *Publisher) drop() {
+	if p.kept == p.next {
+		p.next++
+		p.c.relay.unsent.Add(1)
+	}
+	b := p.at(p.kept)
+	p.spare = append(p.spare, *b)
+	*b = nil
+	p.kept++
+}
+
+// copyNext appends the oldest message that waits, the nth, to b. Without one, over says whether any will come.
+func (p *Publisher) copyNext(b []byte) (msg []byte, n uint64, over bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.count == 0 {
-		return nil, p.over
+	if p.next == p.end {
+		return nil, 0, p.over
 	}
-	b, p.waiting[p.oldest] = p.waiting[p.oldest], spare
-	p.oldest = (p.oldest + 1) % len(p.waiting)
-	p.count--
-	return b, false
+	return append(b, *p.at(p.next)...), p.next, false
+}
+
+// sent says that the nth message was sent.
+func (p *Publisher) sent(n uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = max(p.next, n+1)
+	for p.next-p.kept > uint64(doubtful) {
+		p.drop()
+	}
+}
+
+// again lets what was sent wait once more.
+func (p *Publisher) again() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = p.kept
 }
 
 func (p *Publisher) run() {
-	var spare []byte
+	var on *engine // where the last message went
+	var buf []byte
 	for {
-		b, over := p.take(spare)
-		spare = nil
+		b, n, over := p.copyNext(buf[:0])
 		switch {
 		case b != nil:
-			if !p.send(b) {
+			buf = b
+			eng, err := p.c.await(p.c.life)
+			if err != nil {
 				return
 			}
-			spare = b
+			if on != nil && on != eng {
+				on = nil
+				p.again()
+				continue
+			}
+			on = eng
+			if err := eng.nc.Publish(p.subject, b); err == nil {
+				p.sent(n)
+				p.c.relay.published.Add(1)
+			} else if eng.life.Err() == nil {
+				eng.fail(fmt.Errorf("publish to %s: %w", p.subject, err))
+			}
 		case over:
 			p.flush()
 			return
@@ -168,22 +216,6 @@ func (p *Publisher) run() {
 			case <-p.c.life.Done():
 				return
 			}
-		}
-	}
-}
-
-// send hands a message to the connection, waiting for one if there is none.
-func (p *Publisher) send(b []byte) bool {
-	for {
-		eng, err := p.c.await(p.c.life)
-		if err != nil {
-			return false
-		}
-		if err := eng.nc.Publish(p.subject, b); err == nil {
-			p.c.relay.published.Add(1)
-			return true
-		} else if eng.life.Err() == nil {
-			eng.fail(fmt.Errorf("publish to %s: %w", p.subject, err))
 		}
 	}
 }

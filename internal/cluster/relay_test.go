@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -288,6 +292,93 @@ func TestRelayOutlivesServer(t *testing.T) {
 	send(p, epoch, 320, 400)
 	until(t, 20*time.Second, "all frames", func() bool { return h.next() == 400 })
 	check(t, h.all(), epoch, 0, 400)
+}
+
+// What a stage sent over a connection that was dead already is sent again over the next.
+func TestSentAgain(t *testing.T) {
+	t.Parallel()
+	s := runNATS(t)
+	way := newWay(t, strings.TrimPrefix(s.URL(""), "nats://"))
+	a, b := s.joinAt(t, "nats://"+way.addr, true), s.join(t, false, "")
+	h := &heard{}
+	follow(t, b, "ev_1", h)
+	p, epoch := stageOf(t, a, "ev_1")
+	send(p, epoch, 0, 130)
+	until(t, 20*time.Second, "the frames", func() bool { return h.next() == 130 })
+	way.swallow.Store(true)
+	send(p, epoch, 130, 275)
+	until(t, 20*time.Second, "they are sent", func() bool { return a.Relay()["published"] == 275 })
+	way.cut()
+	until(t, 20*time.Second, "the node notices", func() bool { return a.Ready() != nil })
+	way.swallow.Store(false)
+	send(p, epoch, 275, 300)
+	until(t, 20*time.Second, "all frames", func() bool { return h.next() == 300 })
+	check(t, h.all(), epoch, 0, 300)
+	if n := b.Relay(); n["holes"] != 0 || n["known"] == 0 {
+		t.Errorf("counted: %v", n)
+	}
+}
+
+// way is a connection to a server that can swallow what is sent.
+type way struct {
+	addr    string
+	swallow atomic.Bool
+	mu      sync.Mutex
+	open    []net.Conn
+}
+
+func newWay(t *testing.T, server string) *way {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &way{addr: l.Addr().String()}
+	var running sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); w.cut(); running.Wait() })
+	pass := func(to io.WriteCloser, from io.Reader, may func() bool) {
+		defer func() { _ = to.Close() }()
+		for b := make([]byte, 4096); ; {
+			n, err := from.Read(b)
+			if err != nil {
+				return
+			}
+			if !may() {
+				continue
+			}
+			if _, err := to.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	}
+	running.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			w.mu.Lock()
+			w.open = append(w.open, near, far)
+			w.mu.Unlock()
+			running.Go(func() { pass(far, near, func() bool { return !w.swallow.Load() }) })
+			running.Go(func() { pass(near, far, func() bool { return true }) })
+		}
+	})
+	return w
+}
+
+// cut ends the connections that there are.
+func (w *way) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.open {
+		_ = c.Close()
+	}
+	w.open = nil
 }
 
 // Reports pass from node to node, not to oneself.

@@ -121,7 +121,7 @@ func TestFrameAllocatesNothing(t *testing.T) {
 	if got, want := dropped(), n-uint64(unsent); got != want {
 		t.Errorf("%d of %d frames were dropped, want the oldest %d", got, n, want)
 	}
-	b, _ := p.take(nil)
+	b, _, _ := p.copyNext(nil)
 	if m, err := parse(b); err != nil || m.number != n-uint64(unsent) || m.back != 1 {
 		t.Errorf("the oldest that is left is %+v, %v", m, err)
 	}
