@@ -49,7 +49,7 @@ console.log(`
 ## ${new Date().toISOString().slice(0, 10)}, revision ${rev}: Chromium beside the crowd for ${r.minutes} minutes (\`make soak-browser\`)
 
 ${cpus()[0].model.trim()}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GB, Linux ${release().split("-")[0]}. Server on core 0, crowd on core 1, Chromium and the
-speaker (GStreamer) on both${r.nice ? `, all with a nice value of ${r.nice}` : ""}; all over TLS with h2 offered. **${verdict[0].toUpperCase()}${verdict.slice(1)}.**
+speaker (GStreamer) on both; nice values: server and speaker ${r.nice - r.before}, the others ${r.nice}; all over TLS with h2 offered. **${verdict[0].toUpperCase()}${verdict.slice(1)}.**
 
 The machine was ${percent(r.alone)} busy with the pages alone and ${percent(r.busy)} with ${number(r.size)} push listeners (20 s before the minutes began), ${percent(r.machine)} over the
 minutes, in which the slower cadences cost less. What was neither server, crowd nor browser used ${percent(r.others)} of it, up to ${percent(r.worst)} in a
@@ -102,7 +102,7 @@ ${table(
     ]),
 )}
 
-${dryAt}In the programme itself, taken down from live.ogg, the tone paused ${r.programme.length} times (${r.programme.reduce((sum, { ms }) => sum + ms, 0)} ms).
+${dryAt}In the programme itself, taken down from live.ogg, the tone paused ${r.programme.length} times (${r.programme.reduce((sum, { ms }) => sum + ms, 0)} ms): everybody hears that, and the table leaves it out.
 
 The crowd: ${number(c.joined)} of ${number(c.listeners)} joined (failed: ${reasons(c.failed)}; cut off: ${reasons(c.lost)}), ${c.gaps} gaps within the minutes, ${c.lost_frames} frames lost, ${c.skips} skips;
 first audio p50 ${whole(c.first_audio_ms.p50)}, p99 ${whole(c.first_audio_ms.p99)} ms; lateness p50 ${whole(c.late_ms.p50)}, p99 ${whole(c.late_ms.p99)}, max ${whole(c.late_ms.max)} ms; ${c.audio.seconds} s of ${c.audio.listeners} listeners compared

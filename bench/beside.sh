@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Chromium beside a crowd, over TLS, for SOAK_MINUTES (10); appends what it found to bench/RESULTS.md. Fails if a page heard a gap.
-# SOAK_LISTENERS fixes the crowd's size. SOAK_NICE=-10 puts all of it before whatever else the machine does (root only).
+# SOAK_LISTENERS fixes the crowd's size. SOAK_NICE=-18 puts all of it before whatever else the machine does (root only).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$PWD/out/soak

@@ -3,7 +3,7 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream, readFileSync, writeFileSync } from "node:fs";
-import { cpus, getPriority } from "node:os";
+import { cpus, getPriority, setPriority } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -12,7 +12,7 @@ import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { Visitor } from "../ui/e2e/rig/browser";
 import { Crowd, type CrowdReport } from "../ui/e2e/rig/crowd";
-import { beginMeter, endMeter, gaps, received } from "../ui/e2e/rig/gaps";
+import { type Heard, beginMeter, endMeter, gaps, received } from "../ui/e2e/rig/gaps";
 import { busyFor, machineTicks, processSeconds, share, watchMachine } from "../ui/e2e/rig/machine";
 import { behind, cadenceOf, hello, overhear } from "../ui/e2e/rig/pace";
 import { outlet, tuneIn } from "../ui/e2e/rig/people";
@@ -23,6 +23,7 @@ const minutes = Number(process.env["SOAK_MINUTES"] ?? 10);
 const out = process.env["SOAK_OUT"] ?? "";
 const ca = process.env["NODE_EXTRA_CA_CERTS"] ?? "";
 const wanted = 0.8; // of the machine
+const before = 8; // by how much the nice value of server and speaker is below that of the pages and the crowd
 
 /** What the operator asks for, one after another, each for an eighth of the time: push in ms, WebRTC's packets in ms. */
 const stages = [
@@ -71,6 +72,8 @@ beforeAll(async () => {
     await once(speaker.stdout as Readable, "data", {
         signal: AbortSignal.timeout(30_000),
     }); // "connected"
+    // In life neither shares a machine with browsers: they go before those, and before the crowd.
+    setPriority(Math.min(19, getPriority() + before));
     listener = await Visitor.start({ anyCertificate: true });
 });
 afterAll(async () => {
@@ -144,6 +147,21 @@ async function takeDown(): Promise<() => Promise<{ at: number; ms: number }[]>> 
     };
 }
 
+/**
+ * The gaps that are not the programme's own pauses, which everybody hears. The file began seconds before the page's meter, with what
+ * was before it, and the page is up to two seconds behind.
+ */
+function beyond(heard: { at: number; ms: number }[], programme: { at: number; ms: number }[]) {
+    const left = [...programme];
+    return heard.filter((gap) => {
+        const same = left.findIndex(
+            (pause) => Math.abs(pause.ms - gap.ms) <= 40 && pause.at - gap.at > -1000 && pause.at - gap.at < 8000,
+        );
+        if (same >= 0) left.splice(same, 1);
+        return same < 0;
+    });
+}
+
 /** What the crowd reports, with the gaps of the measured time alone: before, all come at once; after it, the measuring takes the machine. */
 async function heardIn(crowd: Crowd, from: number, seconds: number): Promise<CrowdReport> {
     const report = await crowd.report();
@@ -183,7 +201,7 @@ it("nobody hears a gap", { timeout: (minutes * 60 + 300) * 1000 }, async () => {
     const { size, busy, alone, ...made } = await gather();
     crowd = made.crowd;
 
-    const programme = await takeDown();
+    const taken = await takeDown();
     const watched = watchMachine();
     const counts = () => Promise.all(pages.map(({ rung, page }) => (rung === "whep" ? received(page) : null)));
     for (const { page, rung } of pages) await beginMeter(page, outlet[rung]);
@@ -227,8 +245,11 @@ it("nobody hears a gap", { timeout: (minutes * 60 + 300) * 1000 }, async () => {
     const serverCPU = (processSeconds(server.pid) - began.cpu) / seconds;
     const machine = share(began.machine, machineTicks());
     const heard = [];
+    const meters: Heard[] = [];
+    for (const { page } of pages) meters.push(await endMeter(page));
+    const programme = await taken(); // which takes the machine for seconds
     for (const [i, { name, rung, page }] of pages.entries()) {
-        const h = await endMeter(page);
+        const h = meters[i] as Heard;
         // The page's clock begins when its meter does, within a second of ours; so the machine of the second before and after counts.
         const near = (at: number) =>
             watched.moments.filter((moment) => Math.abs(moment.at - 500 - began.at - at) < 1500);
@@ -242,7 +263,7 @@ it("nobody hears a gap", { timeout: (minutes * 60 + 300) * 1000 }, async () => {
             seconds: h.ms / 1000,
             missedMs: h.missed,
             usual,
-            gaps: gaps(h).map((gap) => ({
+            gaps: beyond(gaps(h), programme).map((gap) => ({
                 ...gap,
                 busy: worst(gap.at, "busy"),
                 others: worst(gap.at, "others"),
@@ -260,6 +281,7 @@ it("nobody hears a gap", { timeout: (minutes * 60 + 300) * 1000 }, async () => {
     const result = {
         minutes,
         nice: getPriority(),
+        before,
         seconds,
         size,
         alone,
@@ -272,7 +294,7 @@ it("nobody hears a gap", { timeout: (minutes * 60 + 300) * 1000 }, async () => {
         messages: wire.messages.map((at) => Math.round(at - began.at)),
         announced: wire.announced.map(({ data }) => data),
         complaints: listener.complaints,
-        programme: await programme(),
+        programme,
         others: mean(watched.moments.map(({ others }) => others)),
         worst: Math.max(...watched.moments.map(({ others }) => others)),
         stolen: mean(watched.moments.map(({ stolen }) => stolen)),
