@@ -42,6 +42,7 @@ type sample struct {
 	FirstMS  spread           `json:"first_ms"`           // from dialling to the first sound there
 	DelayMS  spread           `json:"delay_ms"`           // arrival of a piece minus the instant of its oldest frame, where that is known
 	LateMS   spread           `json:"late_ms"`            // arrival of a piece minus the instant of its newest frame
+	PdvMS    spread           `json:"pdv_ms"`             // that minus the listener's own least
 	EarMS    spread           `json:"ear_ms"`             // what the modelled player sounds minus its instant
 	Joined   int              `json:"joined"`
 	Failed   map[string]int64 `json:"failed,omitempty"`

@@ -35,6 +35,7 @@ type report struct {
 	First      spread           `json:"first_audio_ms"`
 	Delay      spread           `json:"delay_ms"`
 	Late       spread           `json:"late_ms"`
+	Pdv        spread           `json:"pdv_ms"`
 	Ear        spread           `json:"ear_ms"`
 	Bytes      float64          `json:"bytes"`
 	Seconds    float64          `json:"listener_seconds"`
@@ -122,7 +123,7 @@ func (r *report) add(o *report) {
 	}
 	r.Gaps, r.LostFrames, r.Frames = r.Gaps+o.Gaps, r.LostFrames+o.LostFrames, r.Frames+o.Frames
 	r.Bytes, r.Seconds = r.Bytes+o.Bytes, r.Seconds+o.Seconds
-	for _, s := range []struct{ to, from *spread }{{&r.Join, &o.Join}, {&r.First, &o.First}, {&r.Delay, &o.Delay}, {&r.Late, &o.Late}, {&r.Ear, &o.Ear}} {
+	for _, s := range []struct{ to, from *spread }{{&r.Join, &o.Join}, {&r.First, &o.First}, {&r.Delay, &o.Delay}, {&r.Late, &o.Late}, {&r.Pdv, &o.Pdv}, {&r.Ear, &o.Ear}} {
 		s.to.N += s.from.N
 		s.to.P50, s.to.P95 = max(s.to.P50, s.from.P50), max(s.to.P95, s.from.P95)
 		s.to.P99, s.to.Max = max(s.to.P99, s.from.P99), max(s.to.Max, s.from.Max)
@@ -188,7 +189,7 @@ func (b *bench) observe(s *site, v *visit, come visitors) (*sample, error) {
 		return nil, err
 	}
 	m.Joined, m.Failed, m.Cut, m.Gaps, m.Lost, m.Frames = r.Joined, r.Failed, r.Lost, r.Gaps, r.LostFrames, r.Frames
-	m.JoinMS, m.FirstMS, m.DelayMS, m.LateMS, m.EarMS = r.Join, r.First, r.Delay, r.Late, r.Ear
+	m.JoinMS, m.FirstMS, m.DelayMS, m.LateMS, m.PdvMS, m.EarMS = r.Join, r.First, r.Delay, r.Late, r.Pdv, r.Ear
 	if r.Seconds > 0 {
 		m.BytesPS = r.Bytes / r.Seconds
 	}

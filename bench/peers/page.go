@@ -275,7 +275,8 @@ func (p *page) limits() {
 		}
 		if s := &p.Samples[i]; s.Case == "webrtc-busy" {
 			p.line("WebRTC near its limit: %d listeners who all wish for packets of 20 ms on one core: %d joined; the core was %.0f %% busy, %d frames were lost in all, "+
-				"packets come %.1f ms (p50) and %.1f ms (p99) after their newest frame.\n", s.Listeners, s.Joined, 100*s.Busy, s.Lost, s.LateMS.P50, s.LateMS.P99)
+				"packets come %.1f ms (p50) and %.1f ms (p99) after their newest frame, of which up to 20 are the pacing's; later than the listener's "+
+				"own earliest (packet delay variation): %.1f and %.1f ms.\n", s.Listeners, s.Joined, 100*s.Busy, s.Lost, s.LateMS.P50, s.LateMS.P99, s.PdvMS.P50, s.PdvMS.P99)
 		}
 	}
 }

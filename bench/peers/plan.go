@@ -114,7 +114,7 @@ func plan() []scenario {
 			sc.arrive = time.Duration(n) * 3 * time.Millisecond
 		})
 	}
-	add("Earshot", "webrtc-busy", 2000, visitTo(earshot(false), visit{rung: "webrtc", packet: 20, flags: []string{"--light"}}, nil), twice, func(sc *scenario) {
+	add("Earshot", "webrtc-busy", 1900, visitTo(earshot(false), visit{rung: "webrtc", packet: 20, flags: []string{"--light"}}, nil), twice, func(sc *scenario) {
 		sc.arrive = 8 * time.Second
 	})
 	add("Janus", "janus-20", 300, visitTo((*bench).startJanus, visit{}, func(b *bench) visitors { return b.answering("--janus") }), slowly, twice)

@@ -22,6 +22,7 @@ func (r *Report) spreads() []namedSpread {
 		{"yes", "from dialling to the server's answer", r.Join},
 		{"delay", "arrival minus the instant of the oldest frame that came with it", r.Delay},
 		{"lateness", "arrival minus the instant of the newest frame", r.Late},
+		{"variation", "that minus the listener's own least so far: what a player's buffer has to bridge", r.Pdv},
 		{"heard after", "what is heard minus its instant", r.Ear},
 		{"the crowd's turn", "what came meanwhile was read so much later at most", r.Own.Turn},
 	}

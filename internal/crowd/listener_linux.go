@@ -3,6 +3,7 @@ package crowd
 import (
 	"errors"
 	"io"
+	"math"
 	"net/netip"
 	"strconv"
 	"time"
@@ -49,6 +50,7 @@ type listener struct {
 
 	dialed   int64 // when the connection was begun
 	heard    int64 // when the first audio of this connection came; 0: none yet
+	least    int64 // ns: the least lateness of this connection so far, from the wall clocks of server and crowd; math.MaxInt64 if none
 	endFrame uint64
 	numbered bool // frames have numbers, and endFrame is what follows the last
 }
@@ -74,7 +76,7 @@ func (l *listener) source() netip.Addr {
 // come begins to listen.
 func (l *listener) come() {
 	w := l.w
-	l.state, l.dialed, l.heard, l.endFrame, l.numbered = dialing, w.loop.clock(), 0, 0, false
+	l.state, l.dialed, l.heard, l.least, l.endFrame, l.numbered = dialing, w.loop.clock(), 0, math.MaxInt64, 0, false
 	l.player = player{}
 	w.dialing++
 	w.tally.Dialed++
@@ -234,7 +236,10 @@ func (l *listener) delays(at int64, first, last uint64) {
 	}
 	age := w.loop.wall + at - w.origin // of frame 0
 	w.tally.Delay.Add((age - int64(first)*frame) / 1000)
-	w.tally.Late.Add((age - int64(last-1)*frame) / 1000)
+	late := age - int64(last-1)*frame
+	l.least = min(l.least, late)
+	w.tally.Late.Add(late / 1000)
+	w.tally.Pdv.Add((late - l.least) / 1000)
 	if l.player.playing {
 		w.tally.Ear.Add((age - int64(last)*frame + l.player.inHand()) / 1000)
 	}

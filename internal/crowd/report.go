@@ -45,6 +45,7 @@ type Report struct {
 	Join       tally.Spread `json:"join_ms"`        // from dialling to the server's yes
 	Delay      tally.Spread `json:"delay_ms"`       // arrival of a piece minus the instant of its oldest frame
 	Late       tally.Spread `json:"late_ms"`        // arrival of a piece minus the instant of its newest frame
+	Pdv        tally.Spread `json:"pdv_ms"`         // that minus the listener's own least (RFC 5481's packet delay variation)
 	Ear        tally.Spread `json:"ear_ms"`         // what is heard minus its instant
 
 	Bytes    int64 `json:"bytes"`
@@ -162,7 +163,7 @@ func (c *collector) report() *Report {
 	r.Skips, r.Repeats, r.Repaired, r.Malformed = t.Skips, t.Repeats, t.Repaired, t.Malformed
 	r.SlowGaps, r.SlowSkips, r.LossDropped = t.SlowGaps, t.SlowSkips, t.Dropped
 	r.FirstAudio, r.Plays, r.Join = t.Sound.Spread(), t.Plays.Spread(), t.Join.Spread()
-	r.Delay, r.Late, r.Ear = t.Delay.Spread(), t.Late.Spread(), t.Ear.Spread()
+	r.Delay, r.Late, r.Pdv, r.Ear = t.Delay.Spread(), t.Late.Spread(), t.Pdv.Spread(), t.Ear.Spread()
 	r.Bytes, r.Packets, r.Messages = t.Bytes, t.Packets, t.Messages
 	r.ListenerSeconds = float64(t.ListenedUS) / 1e6
 	r.Audio = Audio{
@@ -236,6 +237,7 @@ func (r *Report) String() string {
 	spread("plays after", r.Plays)
 	spread("delay", r.Delay)
 	spread("lateness", r.Late)
+	spread("variation", r.Pdv)
 	spread("heard after", r.Ear)
 	if a := r.Audio; a.Seconds > 0 || a.Faults > 0 {
 		line("audio", "%d s of %d listeners compared (%d s silent), %d s differ, worst correlation %.4f%s", a.Seconds, a.Listeners, a.Silent, a.Differ,

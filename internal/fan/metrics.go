@@ -61,6 +61,7 @@ var (
 			"other: nothing in common, or not TLS at all.", []string{"reason"}, nil)
 	descPacket = prometheus.NewDesc("earshot_packet_seconds", "Of programme in one WebRTC packet, at the least.", nil, nil)
 	descBusy   = prometheus.NewDesc("earshot_whep_busy_ratio", "Share of the time that the busiest shard of WebRTC works, over two seconds.", nil, nil)
+	descTardy  = prometheus.NewDesc("earshot_whep_lateness_seconds", "How late the slots came, over which WebRTC spreads a frame's packets.", nil, nil)
 	descAgain  = prometheus.NewDesc("earshot_whep_repeated_packets_total", "Packets that WebRTC listeners asked for again and got.", nil, nil)
 	descLoss   = prometheus.NewDesc("earshot_whep_reported_loss_ratio", "Mean share of packets that WebRTC listeners' reports call lost.", nil, nil)
 	descJitter = prometheus.NewDesc("earshot_whep_reported_jitter_seconds", "Mean jitter in WebRTC listeners' reports.", nil, nil)
@@ -73,7 +74,7 @@ type collector struct{ fan *Fan }
 
 // Describe is prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate, descWaiting, descUnshaken, descPacket, descBusy, descAgain, descLoss, descJitter} {
+	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate, descWaiting, descUnshaken, descPacket, descBusy, descTardy, descAgain, descLoss, descJitter} {
 		ch <- d
 	}
 }
@@ -104,6 +105,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	} {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
+	slots, atMost := w.Lateness()
+	ch <- prometheus.MustNewConstHistogram(descTardy, slots, w.LateSum.Seconds(), atMost)
 	ch <- prometheus.MustNewConstMetric(descAgain, prometheus.CounterValue, float64(w.Repeated))
 	gauge(descListeners, float64(w.Listeners), "whep")
 	total(descJoined, float64(w.Joined), "whep")

@@ -41,6 +41,7 @@ type Tally struct {
 	Join  Histogram `json:"join"`  // from dialling to the stream's being answered (HTTP head, or DTLS done)
 	Delay Histogram `json:"delay"` // arrival minus the instant of the oldest frame that came with it
 	Late  Histogram `json:"late"`  // arrival minus the instant of the newest frame that came with it
+	Pdv   Histogram `json:"pdv"`   // that minus the listener's own least: packet delay variation (RFC 5481, 1.2.2)
 	Ear   Histogram `json:"ear"`   // what is heard minus its instant, as the modelled player plays
 	Loop  Histogram `json:"loop"`  // how long the crowd's own loop kept an event waiting at most
 	Tardy Histogram `json:"tardy"` // dialling minus the time at which it was due
@@ -117,7 +118,7 @@ func (t *Tally) Merge(o *Tally) {
 }
 
 func (t *Tally) histograms() []*Histogram {
-	return []*Histogram{&t.Sound, &t.Plays, &t.Join, &t.Delay, &t.Late, &t.Ear, &t.Loop, &t.Tardy, &t.Unlike}
+	return []*Histogram{&t.Sound, &t.Plays, &t.Join, &t.Delay, &t.Late, &t.Pdv, &t.Ear, &t.Loop, &t.Tardy, &t.Unlike}
 }
 
 // Reset empties it and keeps its memory.
@@ -130,7 +131,7 @@ func (t *Tally) Reset() {
 	clear(failed)
 	clear(lost)
 	*t = Tally{
-		Failed: failed, Lost: lost, Sound: t.Sound, Plays: t.Plays, Join: t.Join, Delay: t.Delay, Late: t.Late, Ear: t.Ear,
+		Failed: failed, Lost: lost, Sound: t.Sound, Plays: t.Plays, Join: t.Join, Delay: t.Delay, Late: t.Late, Pdv: t.Pdv, Ear: t.Ear,
 		Loop: t.Loop, Tardy: t.Tardy, Unlike: t.Unlike,
 	}
 }

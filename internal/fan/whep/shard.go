@@ -392,12 +392,10 @@ func (sh *shard) serve(f *feed, l *lane, now int64) int64 {
 		return 0
 	}
 	passed := int(max(0, now-l.since)/int64(slot)) + 1
-	upTo := n
-	if passed < slots {
-		upTo = min(n, max(passed*slotLeast, (n*passed+slots-1)/slots))
-	}
-	if upTo > l.cursor {
-		sh.in.stats.late(now - l.since - int64(passed-1)*int64(slot))
+	share := max(slotLeast, (n+slots-1)/slots)
+	upTo := min(n, passed*share)
+	for at := l.cursor / share; at*share < upTo; at++ {
+		sh.in.stats.late(now - l.since - int64(at)*int64(slot))
 	}
 	for ; l.cursor < upTo; l.cursor++ {
 		sh.send(f, l, l.sessions[l.cursor])

@@ -59,6 +59,7 @@ type counters struct {
 	inbound                [nInbound]atomic.Uint64
 	reports, lost, jitter  atomic.Uint64
 	lateness               [len(latenesses) + 1]atomic.Uint64
+	latenessSum            atomic.Int64 // ns
 }
 
 // late counts a slot that came so many ns after its time.
@@ -68,6 +69,7 @@ func (c *counters) late(by int64) {
 		i++
 	}
 	c.lateness[i].Add(1)
+	c.latenessSum.Add(by)
 }
 
 // Stats is what the engine counted. Reasons stand at zero from the start.
@@ -90,7 +92,8 @@ type Stats struct {
 	Jitter  time.Duration
 
 	// Late counts slots by how late they were: below 1, 2, 5, 10, 20, 50 ms, and beyond.
-	Late [len(latenesses) + 1]uint64
+	Late    [len(latenesses) + 1]uint64
+	LateSum time.Duration // of all slots together
 
 	PacketMS int     // the shortest packets that newcomers get
 	Busy     float64 // share of the time that the busiest shard works, over the last two seconds
@@ -116,6 +119,7 @@ func (e *Engine) Stats() Stats {
 	for i := range s.Late {
 		s.Late[i] = c.lateness[i].Load()
 	}
+	s.LateSum = time.Duration(c.latenessSum.Load())
 	if s.Reports > 0 {
 		s.Loss = float64(c.lost.Load()) / 256 / float64(s.Reports)
 		s.Jitter = time.Duration(float64(c.jitter.Load()) / float64(s.Reports) / 48000 * float64(time.Second))
@@ -125,4 +129,16 @@ func (e *Engine) Stats() Stats {
 	e.mu.RUnlock()
 	s.PacketMS, s.Busy = e.pace.state()
 	return s
+}
+
+// Lateness gives Late as a histogram has it: how many slots there were, and of those how many were at most so many seconds late.
+func (s *Stats) Lateness() (slots uint64, atMost map[float64]uint64) {
+	atMost = make(map[float64]uint64, len(latenesses))
+	for i, n := range s.Late {
+		slots += n
+		if i < len(latenesses) {
+			atMost[latenesses[i].Seconds()] = slots
+		}
+	}
+	return slots, atMost
 }

@@ -306,6 +306,33 @@ func idle(tb testing.TB, n int, red bool, packet int) (*shard, *feed, *lane) {
 	return nil, nil, nil
 }
 
+// A slot is as late as it comes after its own time, however many come at once.
+func TestLateness(t *testing.T) {
+	sh, f, l := idle(t, slotLeast*slots+1, false, 20) // a quarter and one in each slot but the last
+	f.next -= longest
+	sh.pull(f, 0)
+	before := sh.in.Stats()
+	if next := sh.serve(f, l, 0); next != int64(slot) {
+		t.Errorf("the second slot comes after %v", time.Duration(next))
+	}
+	sh.serve(f, l, int64(slot+3*time.Millisecond))
+	sh.serve(f, l, int64(60*time.Millisecond)) // the third by 50, the fourth by 45
+	after := sh.in.Stats()
+	var late [len(after.Late)]uint64
+	for i := range late {
+		late[i] = after.Late[i] - before.Late[i]
+	}
+	if want := [...]uint64{1, 0, 1, 0, 0, 2, 0}; late != want {
+		t.Errorf("late by classes: %v, want %v", late, want)
+	}
+	if sum := after.LateSum - before.LateSum; sum != 98*time.Millisecond {
+		t.Errorf("late by %v altogether", sum)
+	}
+	if n, atMost := after.Lateness(); n < 4 || atMost[0.05] != n {
+		t.Errorf("%d slots, of which %v", n, atMost)
+	}
+}
+
 // Sending allocates nothing: not the packet, not the seal, not the system call; and neither does answering a check.
 func TestNoAllocations(t *testing.T) {
 	for _, red := range []bool{false, true} {
