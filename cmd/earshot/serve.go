@@ -30,6 +30,7 @@ type serveCmd struct {
 // Run is `earshot serve`.
 func (c *serveCmd) Run() error {
 	cfg := app.Config{Listen: c.Listen, Cert: c.Cert, Key: c.Key, UDP: c.UDP, Data: c.Data, Demo: c.Demo, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
+	cfg.Version = version
 	c.Nodes.fill(&cfg)
 	for _, s := range c.Advertise {
 		a, err := netip.ParseAddr(strings.TrimSpace(s))

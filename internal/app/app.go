@@ -82,7 +82,9 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if a.cluster, err = cluster.Open(ctx, cluster.Config{Dir: cfg.Data, Log: a.log, Join: cfg.join(a.address()), Registerer: reg}); err != nil {
+	if a.cluster, err = cluster.Open(ctx, cluster.Config{
+		Dir: cfg.Data, Version: cfg.Version, Log: a.log, Join: cfg.join(a.address()), Registerer: reg,
+	}); err != nil {
 		return nil, err
 	}
 	if a.operatorKey, a.newKey, err = a.findOperatorKey(ctx); err != nil {
@@ -124,6 +126,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Ready:           a.ready,
 		Log:             a.log,
 		Now:             time.Now,
+		Version:         cfg.Version,
 	})
 	if err != nil {
 		return nil, err

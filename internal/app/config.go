@@ -55,6 +55,9 @@ type Config struct {
 	// unless Listen is a loopback address.
 	Demo bool
 
+	// Version is the program's, as it shows in the API's document, in the data folder and in backups. It may be empty.
+	Version string
+
 	// Log receives changes of state. Secrets never reach it.
 	Log *slog.Logger
 }

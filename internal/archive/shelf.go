@@ -75,7 +75,7 @@ func (f *folder) write(ctx context.Context, key string, data []byte) error {
 			if !as(&file) {
 				return errors.New("the file cannot be reached to sync it")
 			}
-			return nil
+			return file.Chmod(0o600) // an event need not be listed; who may read it is not the umask's to say
 		},
 	})
 	if err != nil {

@@ -66,6 +66,9 @@ type Config struct {
 	Log  *slog.Logger // state changes and the engine's warnings
 	Join *Join        // the server to join; nil: one is embedded
 
+	// Version is the program's, for people: what makes the folder, or brings it to a newer format, is named there. It may be empty.
+	Version string
+
 	Registerer prometheus.Registerer // gets the relay's counters where a server is joined; may be nil
 }
 
@@ -99,13 +102,18 @@ type Cluster struct {
 }
 
 // Open starts the store in cfg.Dir, or joins a server. It fails, before anything has started, with a sentence that names the folder
-// or the server and the trouble: not a folder, not writable, full, or in use by another process; not there, or not letting us in.
+// or the server and the trouble: not a folder, not writable, full, in use by another process, or of a newer [Format]; not there, or not letting us in. A folder of an older format is
+// brought up to this one.
 func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	f, err := claim(cfg.Dir)
 	if err != nil {
+		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, err)
+	}
+	if err := f.prepare(cfg.Version, cfg.Log); err != nil {
+		f.release()
 		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, err)
 	}
 	c := &Cluster{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,7 @@ type folder struct {
 	lock *os.File
 }
 
-// claim makes the folder if it must, takes its lock, and proves that it can be written.
+// claim makes the folder if it must, and takes its lock.
 func claim(path string) (*folder, error) {
 	if path == "" {
 		return nil, errors.New("no folder is given")
@@ -46,19 +47,35 @@ func claim(path string) (*folder, error) {
 		holder, _ := os.ReadFile(name) // only to say more
 		_ = lock.Close()
 		if errors.Is(err, errLocked) {
-			return nil, fmt.Errorf("it is in use by another process (%s)", strings.TrimSpace("pid "+string(holder)))
+			return nil, fmt.Errorf("it is in use by another process (%s); stop that one, or name another folder with --data",
+				strings.TrimSpace("pid "+string(holder)))
 		}
 		return nil, fmt.Errorf("lock it: %w", err)
 	}
-	f := &folder{path: path, lock: lock}
+	return &folder{path: path, lock: lock}, nil
+}
+
+// prepare proves that the folder is one of ours and can be written, and brings it to this program's version.
+func (f *folder) prepare(by string, log *slog.Logger) error {
+	have, err := f.judge(by)
+	if err != nil {
+		return err
+	}
+	if err := f.prove(); err != nil {
+		return err
+	}
+	return f.bringUp(have, by, log)
+}
+
+// prove proves that the folder can be written, and says whose it is.
+func (f *folder) prove() error {
 	if err := f.probe(); err != nil {
-		f.release()
-		return nil, plain(err)
+		return plain(err)
 	}
-	if err := lock.Truncate(0); err == nil {
-		_, _ = lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0) // for whoever asks; the lock itself is the kernel's
+	if err := f.lock.Truncate(0); err == nil {
+		_, _ = f.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0) // for whoever asks; the lock itself is the kernel's
 	}
-	return f, nil
+	return nil
 }
 
 // release gives the folder free for others.
