@@ -11,7 +11,7 @@ import (
 
 // floors orders the packages: each may import only those on lower floors. Packages on one floor do not know each other.
 var floors = [][]string{
-	{"event", "turnstile", "crowd/wire", "crowd/tally"},
+	{"event", "backup", "turnstile", "crowd/wire", "crowd/tally"},
 	{"timeline", "mix", "observatory"},
 	{"stage", "demo", "peer"},
 	{"fan/sweep", "fan/whep"},

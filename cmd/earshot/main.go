@@ -15,6 +15,8 @@ var version = "dev"
 type cli struct {
 	Serve   serveCmd         `cmd:"" help:"Run a node: events, stages, listeners, on one machine."`
 	Crowd   crowdCmd         `cmd:"" help:"Send a crowd of simulated listeners to an event, and report what they hear."`
+	Backup  backupCmd        `cmd:"" help:"Write all that must survive of a running server into one file."`
+	Restore restoreCmd       `cmd:"" help:"Make a data folder of a backup."`
 	Worker  crowdWorkerCmd   `cmd:"" name:"crowd-worker" hidden:""`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
@@ -46,7 +48,7 @@ func main() {
 		os.Exit(1)
 	}
 	switch err := k.Run(); {
-	case errors.Is(err, errNotFine):
+	case errors.Is(err, errNotFine), errors.Is(err, errIncomplete):
 		fmt.Fprintln(os.Stderr, "earshot:", err)
 		os.Exit(2)
 	case err != nil:

@@ -121,6 +121,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		OperatorKeyHash: web.HashSecret(a.operatorKey),
 		BaseURL:         cfg.Public,
 		CrowdKey:        crowdKey.Sum(nil),
+		Backup:          a.backup,
 		Metrics:         promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Registerer:      reg,
 		Ready:           a.ready,

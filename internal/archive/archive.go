@@ -153,15 +153,15 @@ var errNoSegment = event.NotFound("There is no such part of a recording.")
 
 // LastSegment gives the highest number stored; ok is false if there is none.
 func (a *Archive) LastSegment(ctx context.Context, eventID string) (n uint64, ok bool, err error) {
-	list, err := a.numbers(ctx, eventID)
+	list, err := a.Numbers(ctx, eventID)
 	if err != nil || len(list) == 0 {
 		return 0, false, err
 	}
 	return list[len(list)-1], true, nil
 }
 
-// numbers gives the numbers of an event's stored segments, ascending.
-func (a *Archive) numbers(ctx context.Context, eventID string) ([]uint64, error) {
+// Numbers gives the numbers of an event's stored segments, ascending. All of them are whole: a segment has its name only once it is.
+func (a *Archive) Numbers(ctx context.Context, eventID string) ([]uint64, error) {
 	if !plainName(eventID) {
 		return nil, nil
 	}

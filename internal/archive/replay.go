@@ -98,7 +98,7 @@ func (a *Archive) read(ctx context.Context, eventID string, origin time.Time) (*
 	a.mu.Lock()
 	writes := a.writes[eventID]
 	a.mu.Unlock()
-	numbers, err := a.numbers(ctx, eventID)
+	numbers, err := a.Numbers(ctx, eventID)
 	if err != nil {
 		return nil, err
 	}

@@ -69,6 +69,8 @@ type Config struct {
 	// Version is the program's, for people: what makes the folder, or brings it to a newer format, is named there. It may be empty.
 	Version string
 
+	lazy bool // writes need not be on disk when they are acknowledged: Rebuild syncs the whole
+
 	Registerer prometheus.Registerer // gets the relay's counters where a server is joined; may be nil
 }
 
@@ -77,6 +79,7 @@ type Cluster struct {
 	dir, node string
 	where     string // the folder, or the server's address, for people
 	run       string // this process among those that the node was and will be
+	lazy      bool   // see Config
 	join      *Join  // nil: embedded
 	log       *slog.Logger
 	folder    *folder
@@ -117,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("open data folder %q: %w", cfg.Dir, err)
 	}
 	c := &Cluster{
-		dir: f.path, where: f.path, run: token(4), join: cfg.Join, log: cfg.Log, folder: f,
+		dir: f.path, where: f.path, run: token(4), lazy: cfg.lazy, join: cfg.Join, log: cfg.Log, folder: f,
 		events:   newMirror[event.Event]("events", 0),
 		invites:  newMirror[event.Invite]("invites", 0),
 		sessions: newMirror[event.Session]("sessions", markerLife),
@@ -217,7 +220,7 @@ func (c *Cluster) start(ctx context.Context) (*engine, error) {
 		if c.join != nil {
 			return e.join(ctx, c.join)
 		}
-		return e.embed(c.dir, c.node)
+		return e.embed(c.dir, c.node, c.lazy)
 	}, c.mirrors())
 }
 

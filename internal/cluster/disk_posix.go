@@ -4,7 +4,9 @@ package cluster
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -27,4 +29,25 @@ func syncFolder(path string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// giveTo makes a tree, and one file more, belong to whom a folder belongs to, where this process may do that: who restores as root
+// restores for the user as whom the server runs.
+func giveTo(folder, tree, file string) error {
+	info, err := os.Stat(folder)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 {
+		return nil
+	}
+	give := func(name string) error { return os.Lchown(name, int(owner.Uid), int(owner.Gid)) }
+	err = filepath.WalkDir(tree, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return give(name)
+	})
+	return errors.Join(err, give(file))
 }

@@ -28,3 +28,6 @@ func syncFolder(path string) error {
 	_, err := os.Stat(path)
 	return err
 }
+
+// giveTo has nothing to do: files inherit who may use them from their folder.
+func giveTo(_, _, _ string) error { return nil }

@@ -20,6 +20,7 @@ import (
 type engine struct {
 	store  string // folder of JetStream's files; empty where the server is elsewhere
 	prefix string // of the buckets' names; empty where nobody else has any
+	lazy   bool   // what it acknowledges need not be on disk
 	log    *slog.Logger
 
 	life context.Context // ends when the engine breaks or is stopped; its cause says why
@@ -75,8 +76,9 @@ func startEngine(ctx context.Context, log *slog.Logger, reach func(context.Conte
 	return e, nil
 }
 
-// embed runs NATS on dir/nats and connects to it through memory.
-func (e *engine) embed(dir, node string) (err error) {
+// embed runs NATS on dir/nats and connects to it through memory. With lazy, what it acknowledges need not be on disk.
+func (e *engine) embed(dir, node string, lazy bool) (err error) {
+	e.lazy = lazy
 	e.store = filepath.Join(dir, "nats")
 	e.ns, err = server.NewServer(&server.Options{
 		ServerName:             node,
@@ -84,7 +86,7 @@ func (e *engine) embed(dir, node string) (err error) {
 		NoSigs:                 true, // signals are the program's
 		JetStream:              true,
 		StoreDir:               e.store,
-		SyncAlways:             true,
+		SyncAlways:             !lazy,
 		JetStreamMaxMemory:     16 << 20,
 		JetStreamMaxStore:      1 << 40, // the disk is the limit; the default is a share of what is free at the start
 		MaxPayload:             1 << 20,
@@ -187,7 +189,7 @@ func (e *engine) write(ctx context.Context, bucket string, how manner, key strin
 	if err != nil {
 		return 0, refused(how, err)
 	}
-	if e.ns == nil {
+	if e.ns == nil || e.lazy {
 		return rev, nil // what its own acknowledgement is worth, the server's configuration says
 	}
 	if err := syncFolder(filepath.Join(e.store, "jetstream", "$G", "streams", "KV_"+bucket, "msgs")); err != nil {

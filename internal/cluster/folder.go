@@ -133,6 +133,9 @@ func WriteFile(name string, data []byte) error {
 	return syncFolder(filepath.Dir(name))
 }
 
+// SyncFolder puts a folder's entries on disk: a file that was renamed has its new name for good only after that.
+func SyncFolder(path string) error { return syncFolder(path) }
+
 // token gives n random bytes in hex.
 func token(n int) string {
 	b := make([]byte, n)

@@ -17,6 +17,7 @@ type follower interface {
 	begin()                                   // a new watch starts from nothing
 	feed(entry jetstream.KeyValueEntry) error // one record or removal, in the order of revisions
 	loaded()                                  // all that was stored has been fed
+	snapshot() Bucket                         // what it holds
 }
 
 // record is one record of a mirror, as it is stored.

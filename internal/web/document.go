@@ -78,6 +78,16 @@ func (a api) document() {
 	})
 	o.Responses["200"] = streamed("application/json", "How many listeners.")
 	a.huma.OpenAPI().AddOperation(&o)
+	b := a.describe(operation{
+		id: "backup", method: http.MethodGet, path: backupPath, tag: tagOperation, need: operator, summary: "All that must survive, as one file",
+		about: "For earshot restore. With the operator's key as a bearer token, not with a session; one at a time. A response that was cut is no backup.",
+	})
+	b.Security = []map[string][]string{{"bearer": {}}}
+	b.Parameters = []*huma.Param{{
+		Name: "sessions", In: "query", Description: "Whether browsers' sessions are in it.", Schema: &huma.Schema{Type: huma.TypeBoolean, Default: false},
+	}}
+	b.Responses["200"] = streamed("application/x-tar", "The backup.")
+	a.huma.OpenAPI().AddOperation(&b)
 	for _, d := range []struct{ id, path, summary string }{
 		{"healthz", "/healthz", "Whether the process lives"},
 		{"readyz", "/readyz", "Whether it takes listeners; 503 if not"},

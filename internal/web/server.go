@@ -237,6 +237,7 @@ func (s *web) routeOperation() {
 		line(w, http.StatusOK, "ready")
 	})
 	s.handle("GET "+consentPath, s.consent)
+	s.handleLong("GET "+backupPath, s.backup)
 	if s.cfg.Metrics != nil {
 		s.handle("GET /metrics", s.cfg.Metrics.ServeHTTP)
 	}

@@ -145,6 +145,9 @@ type Config struct {
 	// request's Host is taken, which whoever asks can choose, for themself.
 	BaseURL string
 
+	// Backup writes all that must survive; sessions says whether browsers' sessions are in it. It may be nil.
+	Backup func(ctx context.Context, sessions bool, w io.Writer) error
+
 	Metrics    http.Handler          // answers /metrics; may be nil, then it is 404
 	Registerer prometheus.Registerer // may be nil: counted, but not shown
 	Ready      func() error          // nil: takes listeners. May be nil
@@ -168,8 +171,9 @@ type web struct {
 	counters counters
 	quiet    *limitedLog
 	watches  watches
-	lists    shelf    // playlists as they were last asked for
-	replays  sync.Map // by event ID, *replayJSON: what is known of recordings that won't change
+	backing  sync.Mutex // held while a backup is made
+	lists    shelf      // playlists as they were last asked for
+	replays  sync.Map   // by event ID, *replayJSON: what is known of recordings that won't change
 }
 
 // New makes the handler. It fails if the configuration or the UI is incomplete.
