@@ -84,6 +84,10 @@ bench-peers: build ## install peers and measure beside them and the bare loops (
 	out/peers/bin/peers run $(PEERS)
 	out/peers/bin/peers page out/peers/figures.json $(if $(PEERS),--dir out/peers)
 
+.PHONY: release
+release: need-build ui/dist/home.html ## a static binary and a Debian package, tried, in out/release
+	scripts/release.sh $(VERSION)
+
 .PHONY: clean
 clean: ## remove what was built; data stays
 	rm -rf bin ui/node_modules out
