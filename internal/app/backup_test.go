@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,5 +170,56 @@ func TestBackupIsTheOperators(t *testing.T) {
 		if has := bytes.Contains(b, []byte("records/sessions")); has != (x.name == "with sessions") {
 			t.Errorf("%s: sessions are in it: %v", x.name, has)
 		}
+	}
+}
+
+// A segment that cannot be read is no end of a backup, which says that it is missing; and whoever takes a backup slowly keeps others from
+// beginning one, until they go.
+func TestBackupMissingAndBusy(t *testing.T) {
+	n := start(t, t.TempDir(), nil)
+	var ev struct{ ID string }
+	n.event("talk", time.Hour, nil)
+	n.do("GET", "/api/v1/events/talk", nil, &ev)
+	folder := filepath.Join(n.dir, "events", ev.ID)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 30 { // more than sockets hold
+		writeFile(t, filepath.Join(folder, fmt.Sprintf("%010d.m4s", i)), bytes.Repeat([]byte{byte(i)}, 1<<20))
+	}
+	writeFile(t, filepath.Join(folder, "0000000040.m4s"), make([]byte, 5<<20)) // longer than any segment
+	writeFile(t, filepath.Join(folder, "0000000041.m4s"), nil)
+	writeFile(t, filepath.Join(folder, "0000000042.m4s.17ab.tmp"), []byte("half")) // being written
+
+	r, err := http.NewRequest("GET", n.url+"/api/v1/backup", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+n.key)
+	slow, err := http.DefaultClient.Do(r)
+	if err != nil || slow.StatusCode != http.StatusOK {
+		t.Fatalf("the first: %v, %v", slow, err)
+	}
+	if status, b := n.try("GET", "/api/v1/backup", nil); status != http.StatusTooManyRequests || !bytes.Contains(b, []byte("being made already")) {
+		t.Errorf("a second at once: %d %.200s", status, b)
+	}
+	_ = slow.Body.Close()
+	var whole []byte
+	await(t, 15*time.Second, "the next backup", func() bool {
+		var status int
+		status, whole = n.try("GET", "/api/v1/backup", nil)
+		return status == http.StatusOK
+	})
+	want := []backup.Segment{{Event: ev.ID, Number: 40}, {Event: ev.ID, Number: 41}}
+	sum, err := backup.Read(bytes.NewReader(whole), nil)
+	if err != nil || sum.Done != 30 || !slices.Equal(sum.Missing, want) {
+		t.Errorf("%d segments, missing %v, %v", sum.Done, sum.Missing, err)
+	}
+	dir := filepath.Join(t.TempDir(), "restored")
+	if sum, err := app.Restore(t.Context(), bytes.NewReader(whole), dir, "", discard, nil); err != nil || !slices.Equal(sum.Missing, want) {
+		t.Errorf("restored: missing %v, %v", sum.Missing, err)
+	}
+	if got := segments(t, dir); got != 30 {
+		t.Errorf("%d segments were restored", got)
 	}
 }
