@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,17 +111,17 @@ func TestStory(t *testing.T) {
 		}
 	}
 	wantCode(t, c.CreateInvite(ctx, host), event.CodeConflict)
-	if i, err := c.InviteByHash(ctx, "bb22"); err != nil || i != speaker {
+	if i, err := c.InviteByHash(ctx, "bb22"); err != nil || !reflect.DeepEqual(i, speaker) {
 		t.Errorf("invite %+v, %v", i, err)
 	}
 	_, err = c.InviteByHash(ctx, "dd44")
 	wantCode(t, err, event.CodeNotFound)
 	for range 2 {
-		if i, err := c.RevokeInvite(ctx, made.ID, "in_1"); err != nil || !i.Revoked || i.Hash != "aa11" {
+		if i, err := c.UpdateInvite(ctx, made.ID, "in_1", revoke); err != nil || !i.Revoked || i.Hash != "aa11" {
 			t.Errorf("revoked %+v, %v", i, err)
 		}
 	}
-	_, err = c.RevokeInvite(ctx, made.ID, "in_9")
+	_, err = c.UpdateInvite(ctx, made.ID, "in_9", revoke)
 	wantCode(t, err, event.CodeNotFound)
 
 	session := event.Session{
@@ -127,7 +129,7 @@ func TestStory(t *testing.T) {
 		Grants: []event.Grant{{Event: made.ID, Slug: "town-hall", Person: event.Person{ID: "p_1", Name: "Ada", Role: event.Host}}},
 	}
 	for _, key := range []string{"5e5510", "0123ab"} {
-		if err := c.PutSession(ctx, key, session); err != nil {
+		if err := putSession(c, ctx, key, session); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -167,7 +169,7 @@ func TestStory(t *testing.T) {
 	_, err = c.CreateEvent(ctx, town("town-hall"))
 	wantCode(t, err, event.CodeConflict) // cancelled, yet its slug is used for good
 	invites, err := c.Invites(ctx, made.ID)
-	if err != nil || len(invites) != 2 || invites[0].ID != "in_1" || !invites[0].Revoked || invites[1] != speaker {
+	if err != nil || len(invites) != 2 || invites[0].ID != "in_1" || !invites[0].Revoked || !reflect.DeepEqual(invites[1], speaker) {
 		t.Errorf("invites after restart: %+v, %v", invites, err)
 	}
 	if s, err := c.Session(ctx, "5e5510"); err != nil || !s.Operator || len(s.Grants) != 1 || s.Grants[0] != session.Grants[0] ||
@@ -338,7 +340,7 @@ func TestSessionsExpire(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	c := open(t, dir)
 	for key, expires := range map[string]time.Time{"dead": in(-time.Second), "alive": in(time.Hour), "never-set": {}} {
-		if err := c.PutSession(ctx, key, event.Session{Expires: expires}); err != nil {
+		if err := putSession(c, ctx, key, event.Session{Expires: expires}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -365,10 +367,96 @@ func TestSessionsExpire(t *testing.T) {
 }
 
 // What a caller does with what it got does not reach the store.
+// putSession stores a session, whatever was there.
+func putSession(c *cluster.Cluster, ctx context.Context, key string, s event.Session) error {
+	_, err := c.UpdateSession(ctx, key, func(held *event.Session) error { *held = s; return nil })
+	return err
+}
+
+func revoke(i *event.Invite) error {
+	i.Revoked = true
+	return nil
+}
+
+// TestTheLastUseIsTakenOnce: of many who open an invite at the same moment, as many get in as it has uses.
+func TestTheLastUseIsTakenOnce(t *testing.T) {
+	ctx := t.Context()
+	c := open(t, t.TempDir())
+	if err := c.CreateInvite(ctx, event.Invite{ID: "in_1", Event: "ev_1", Hash: "aa11", Uses: 3}); err != nil {
+		t.Fatal(err)
+	}
+	spent := errors.New("spent")
+	var in atomic.Int32
+	var all sync.WaitGroup
+	for n := range 12 {
+		all.Go(func() {
+			_, err := c.UpdateInvite(ctx, "ev_1", "in_1", func(i *event.Invite) error {
+				if !i.Take(fmt.Sprint("who ", n)) {
+					return spent
+				}
+				return nil
+			})
+			switch {
+			case err == nil:
+				in.Add(1)
+			case !errors.Is(err, spent):
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	i, err := c.InviteByHash(ctx, "aa11")
+	if err != nil || in.Load() != 3 || len(i.Takers) != 3 {
+		t.Errorf("%d got in; %+v, %v", in.Load(), i, err)
+	}
+	i.Takers[0] = "changed"
+	if again, _ := c.InviteByHash(ctx, "aa11"); again.Took("changed") {
+		t.Error("a copy is the store's own")
+	}
+}
+
+// TestSessionsGrowTogether: what several add to one session at the same moment is all there, also where the session is new.
+func TestSessionsGrowTogether(t *testing.T) {
+	ctx := t.Context()
+	c := open(t, t.TempDir())
+	var all sync.WaitGroup
+	for n := range 12 {
+		all.Go(func() {
+			_, err := c.UpdateSession(ctx, "5e5510", func(s *event.Session) error {
+				s.Expires = in(time.Hour)
+				s.Add(event.Grant{Event: fmt.Sprint("ev_", n)}, 64)
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	s, err := c.Session(ctx, "5e5510")
+	if err != nil || len(s.Grants) != 12 {
+		t.Errorf("%d grants, %v", len(s.Grants), err)
+	}
+	// Of what has expired nothing is left to add to.
+	if err := putSession(c, ctx, "01d", event.Session{Operator: true, Expires: in(-time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	s, err = c.UpdateSession(ctx, "01d", func(s *event.Session) error { s.Expires = in(time.Hour); return nil })
+	if err != nil || s.Operator {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if err := c.DeleteSession(ctx, "01d"); err != nil {
+		t.Fatal(err)
+	}
+	if err := putSession(c, ctx, "01d", event.Session{Expires: in(time.Hour)}); err != nil {
+		t.Errorf("after its removal: %v", err)
+	}
+}
+
 func TestCopies(t *testing.T) {
 	ctx := t.Context()
 	c := open(t, t.TempDir())
-	if err := c.PutSession(ctx, "key", event.Session{Expires: in(time.Hour), Grants: []event.Grant{{Slug: "a"}}}); err != nil {
+	if err := putSession(c, ctx, "key", event.Session{Expires: in(time.Hour), Grants: []event.Grant{{Slug: "a"}}}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -393,7 +481,7 @@ func TestBadInput(t *testing.T) {
 		wantCode(t, err, event.CodeInvalid)
 	}
 	for _, key := range []string{"", "a.b", "*", ">", "a b", "ä", strings.Repeat("a", 129)} {
-		wantCode(t, c.PutSession(ctx, key, event.Session{}), event.CodeInvalid)
+		wantCode(t, putSession(c, ctx, key, event.Session{}), event.CodeInvalid)
 		wantCode(t, c.PutCount(ctx, key, event.Count{}), event.CodeInvalid)
 		wantCode(t, c.CreateInvite(ctx, event.Invite{Hash: key}), event.CodeInvalid)
 		_, err := c.Acquire(ctx, key)
@@ -467,7 +555,7 @@ func fill(b *testing.B, dir string, events, sessions int) {
 	}
 	for i := range sessions {
 		s := event.Session{Expires: in(time.Hour), Grants: []event.Grant{{Slug: "event-1", Person: event.Person{Name: "Ada"}}}}
-		if err := c.PutSession(b.Context(), fmt.Sprintf("%064x", i), s); err != nil {
+		if err := putSession(c, b.Context(), fmt.Sprintf("%064x", i), s); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -487,7 +575,7 @@ func BenchmarkCreateEvent(b *testing.B) {
 
 func BenchmarkSession(b *testing.B) {
 	c := open(b, b.TempDir())
-	if err := c.PutSession(b.Context(), "key", event.Session{Expires: in(time.Hour), Grants: make([]event.Grant, 2)}); err != nil {
+	if err := putSession(c, b.Context(), "key", event.Session{Expires: in(time.Hour), Grants: make([]event.Grant, 2)}); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {

@@ -138,7 +138,7 @@ func writeForever(dir string) error {
 				}
 				if err == nil {
 					say("live %s", name)
-					err = c.PutSession(ctx, name, event.Session{Expires: time.Now().Add(time.Hour)})
+					err = putSession(c, ctx, name, event.Session{Expires: time.Now().Add(time.Hour)})
 				}
 				if err == nil {
 					say("session %s", name)

@@ -252,7 +252,7 @@ func TestEdgeRights(t *testing.T) {
 	})
 	a := s.join(t, true, "stage:change-me-1@")
 	b := s.join(t, false, "edge:change-me-2@")
-	if err := b.PutSession(t.Context(), "5e5510", event.Session{Expires: in(time.Hour)}); err != nil {
+	if err := putSession(b, t.Context(), "5e5510", event.Session{Expires: in(time.Hour)}); err != nil {
 		t.Error(err)
 	}
 	early, late := &heard{}, &heard{}

@@ -151,7 +151,7 @@ func (c *Cluster) CreateInvite(ctx context.Context, i event.Invite) error {
 func (c *Cluster) Invites(_ context.Context, eventID string) ([]event.Invite, error) {
 	list := []event.Invite{}
 	for _, r := range c.invites.where(func(i event.Invite) bool { return i.Event == eventID }) {
-		list = append(list, r.value)
+		list = append(list, ownInvite(r.value))
 	}
 	slices.SortStableFunc(list, func(a, b event.Invite) int { return a.Created.Compare(b.Created) })
 	return list, nil
@@ -163,24 +163,30 @@ func (c *Cluster) InviteByHash(_ context.Context, hash string) (event.Invite, er
 	if !ok {
 		return event.Invite{}, errNoInvite
 	}
-	return r.value, nil
+	return ownInvite(r.value), nil
+}
+
+// ownInvite makes a copy the caller's to change.
+func ownInvite(i event.Invite) event.Invite {
+	i.Takers = slices.Clone(i.Takers)
+	return i
 }
 
 var errNoInvite = event.NotFound("There is no such invite.")
 
-// RevokeInvite makes an invite useless for good. Doing it again changes nothing.
-func (c *Cluster) RevokeInvite(ctx context.Context, eventID, id string) (event.Invite, error) {
+// UpdateInvite changes an invite by compare-and-set, as UpdateEvent does an event. ID, Event and Hash stay what they are.
+func (c *Cluster) UpdateInvite(ctx context.Context, eventID, id string, change func(*event.Invite) error) (event.Invite, error) {
 	for {
 		all := c.invites.where(func(i event.Invite) bool { return i.Event == eventID && i.ID == id })
 		if len(all) == 0 {
 			return event.Invite{}, errNoInvite
 		}
 		found := all[len(all)-1]
-		i := found.value
-		if i.Revoked {
-			return i, nil
+		i := ownInvite(found.value)
+		if err := change(&i); err != nil {
+			return event.Invite{}, err
 		}
-		i.Revoked = true
+		i.ID, i.Event, i.Hash = found.value.ID, found.value.Event, found.value.Hash
 		_, err := write(ctx, c, c.invites, update, found.key, &i, found.revision)
 		switch {
 		case err == nil:
@@ -189,17 +195,41 @@ func (c *Cluster) RevokeInvite(ctx context.Context, eventID, id string) (event.I
 			return event.Invite{}, err
 		}
 		if err := c.invites.awaitNewer(ctx, c.life, found.key, found.revision); err != nil {
-			return event.Invite{}, unavailable(fmt.Errorf("revoke invite %q: %w", id, err))
+			return event.Invite{}, unavailable(fmt.Errorf("update invite %q: %w", id, err))
 		}
 	}
 }
 
 var errNoSession = event.NotFound("This session does not exist, or has expired.")
 
-// PutSession stores a session under key, the hex SHA-256 of its cookie's secret.
-func (c *Cluster) PutSession(ctx context.Context, key string, s event.Session) error {
-	_, err := write(ctx, c, c.sessions, put, key, &s, 0)
-	return err
+// UpdateSession changes the session under key, the hex SHA-256 of its cookie's secret, by compare-and-set, as UpdateEvent does an
+// event. Where there is none, or one that has expired, change gets an empty one, which is stored as it makes it.
+func (c *Cluster) UpdateSession(ctx context.Context, key string, change func(*event.Session) error) (event.Session, error) {
+	for {
+		r, ok := c.sessions.get(key)
+		how := update
+		if !ok {
+			how = create
+		}
+		var s event.Session
+		if ok && time.Now().Before(r.value.Expires) {
+			s = r.value
+			s.Grants = slices.Clone(s.Grants) // change's to write
+		}
+		if err := change(&s); err != nil {
+			return event.Session{}, err
+		}
+		_, err := write(ctx, c, c.sessions, how, key, &s, r.revision)
+		switch {
+		case err == nil:
+			return s, nil
+		case !errors.Is(err, errMoved) && !errors.Is(err, errTaken):
+			return event.Session{}, err
+		}
+		if err := c.sessions.awaitNewer(ctx, c.life, key, r.revision); err != nil {
+			return event.Session{}, unavailable(fmt.Errorf("update session: %w", err))
+		}
+	}
 }
 
 // Session gives a session that has not expired.

@@ -3,6 +3,7 @@
 package event
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -101,23 +102,6 @@ func (e *Event) Clean() error {
 	return nil
 }
 
-// Invite lets whoever holds its secret take a role in one event. The secret itself is never stored.
-type Invite struct {
-	ID      string    `json:"id"`
-	Event   string    `json:"event"` // Event.ID
-	Role    Role      `json:"role"`
-	Label   string    `json:"label"` // for whom, in the host's words
-	Hash    string    `json:"hash"`  // SHA-256 of the secret, hex
-	Created time.Time `json:"created"`
-	Expires time.Time `json:"expires,omitzero"` // never, if zero
-	Revoked bool      `json:"revoked,omitempty"`
-}
-
-// Usable says whether the invite opens anything at t.
-func (i Invite) Usable(t time.Time) bool {
-	return !i.Revoked && (i.Expires.IsZero() || t.Before(i.Expires))
-}
-
 // Person is somebody with a part in one event. The same ID on a second connection is the same person come again: the newer
 // connection displaces the older.
 type Person struct {
@@ -141,6 +125,16 @@ type Session struct {
 	Grants   []Grant   `json:"grants,omitempty"`
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`
+}
+
+// Add gives the session a part in an event, and the last counts: there is one for each event. At most most are kept, the oldest makes
+// room.
+func (s *Session) Add(g Grant, most int) {
+	s.Grants = slices.DeleteFunc(slices.Clone(s.Grants), func(o Grant) bool { return o.Event == g.Event })
+	s.Grants = append(s.Grants, g)
+	if n := len(s.Grants); n > most {
+		s.Grants = s.Grants[n-most:]
+	}
 }
 
 // Grant gives the session's part in the event with this ID.

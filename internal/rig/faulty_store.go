@@ -17,8 +17,8 @@ type Store interface {
 	CreateInvite(ctx context.Context, i event.Invite) error
 	Invites(ctx context.Context, eventID string) ([]event.Invite, error)
 	InviteByHash(ctx context.Context, hash string) (event.Invite, error)
-	RevokeInvite(ctx context.Context, eventID, id string) (event.Invite, error)
-	PutSession(ctx context.Context, key string, s event.Session) error
+	UpdateInvite(ctx context.Context, eventID, id string, change func(*event.Invite) error) (event.Invite, error)
+	UpdateSession(ctx context.Context, key string, change func(*event.Session) error) (event.Session, error)
 	Session(ctx context.Context, key string) (event.Session, error)
 	DeleteSession(ctx context.Context, key string) error
 	Count(ctx context.Context, eventID string) (event.Count, error)
@@ -102,15 +102,16 @@ func (f *FaultyStore) CreateInvite(ctx context.Context, i event.Invite) error {
 	return f.write(func() error { return f.Store.CreateInvite(ctx, i) })
 }
 
-// RevokeInvite is a write.
-func (f *FaultyStore) RevokeInvite(ctx context.Context, eventID, id string) (out event.Invite, err error) {
-	err = f.write(func() (err error) { out, err = f.Store.RevokeInvite(ctx, eventID, id); return err })
+// UpdateInvite is a write.
+func (f *FaultyStore) UpdateInvite(ctx context.Context, eventID, id string, change func(*event.Invite) error) (out event.Invite, err error) {
+	err = f.write(func() (err error) { out, err = f.Store.UpdateInvite(ctx, eventID, id, change); return err })
 	return kept(out, err)
 }
 
-// PutSession is a write.
-func (f *FaultyStore) PutSession(ctx context.Context, key string, s event.Session) error {
-	return f.write(func() error { return f.Store.PutSession(ctx, key, s) })
+// UpdateSession is a write.
+func (f *FaultyStore) UpdateSession(ctx context.Context, key string, change func(*event.Session) error) (out event.Session, err error) {
+	err = f.write(func() (err error) { out, err = f.Store.UpdateSession(ctx, key, change); return err })
+	return kept(out, err)
 }
 
 // DeleteSession is a write.

@@ -45,8 +45,7 @@ func (s *web) identify(r *http.Request) (caller, error) {
 	if !s.now().Before(session.Expires) {
 		return caller{}, nil
 	}
-	// Who replaces the operator's key, because somebody else has seen it, means those too who opened a session with it.
-	session.Operator = session.Operator && sameHash(session.Key, s.cfg.OperatorKeyHash)
+	session.Operator = s.isOperator(session)
 	return caller{operator: session.Operator, known: true, secret: cookie.Value, session: session}, nil
 }
 
@@ -67,6 +66,11 @@ func (s *web) bearer(r *http.Request, header string) (caller, error) {
 	}
 	c := caller{operator: operator, known: true, alias: alias}
 	if !operator {
+		who := taker(invite, "alias:"+alias)
+		if err := s.use(r.Context(), invite, who); err != nil {
+			s.unuse(r.Context(), invite, who)
+			return caller{}, err
+		}
 		c.invite = &invite
 	}
 	return c, nil
@@ -88,14 +92,8 @@ func (s *web) opens(ctx context.Context, secret string) (invite event.Invite, op
 		return event.Invite{}, false, err
 	case !sameHash(hash, invite.Hash):
 		return event.Invite{}, false, errors.New("the store gave another invite than asked for")
-	case invite.Revoked:
-		return event.Invite{}, false, newProblem(event.CodeUnauthorized, "This link was withdrawn. Ask the host for a new one.").
-			because(reasonCredential)
-	case !invite.Usable(s.now()):
-		return event.Invite{}, false, newProblem(event.CodeUnauthorized, "This link has expired. Ask the host for a new one.").
-			because(reasonCredential)
 	}
-	return invite, false, nil
+	return invite, false, s.refused(invite)
 }
 
 // aliasFits says whether a is what ?person= may be: at most 32 of A-Z, a-z and 0-9.
@@ -145,7 +143,10 @@ func invitedPerson(i event.Invite, alias string) event.Person {
 		p.ID, p.Name = personID(i.ID, "alias:"+alias), alias
 	}
 	if p.Name == "" {
-		p.Name = map[event.Role]string{event.Host: "Host", event.Speaker: "Speaker"}[i.Role]
+		p.Name = map[event.Role]string{
+			event.Host: "Host", event.Cohost: "Co-host", event.Speaker: "Speaker", event.Interpreter: "Interpreter",
+			event.Producer: "Producer", event.Moderator: "Moderator",
+		}[i.Role]
 	}
 	return p
 }

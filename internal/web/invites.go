@@ -2,6 +2,8 @@ package web
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,10 +17,12 @@ const maxInvites = 1000
 
 type inviteJSON struct {
 	ID      string     `json:"id"`
-	Role    event.Role `json:"role" enum:"host,speaker"`
+	Role    event.Role `json:"role" enum:"host,cohost,speaker,interpreter,producer,moderator"`
 	Label   string     `json:"label"`
 	Created time.Time  `json:"created"`
 	Expires *time.Time `json:"expires,omitempty"`
+	Uses    *int       `json:"uses,omitempty" doc:"How many browsers and programs may open it. Absent: any number."`
+	Used    *int       `json:"used,omitempty" doc:"How many did. Counted only where the number is limited."`
 	Revoked bool       `json:"revoked"`
 }
 
@@ -31,9 +35,10 @@ type invitesOut struct {
 type inviteIn struct {
 	Slug string `path:"slug" doc:"The event's address."`
 	Body struct {
-		Role    string     `json:"role" enum:"host,speaker"`
+		Role    string     `json:"role" enum:"host,cohost,speaker,producer,moderator"`
 		Label   string     `json:"label,omitempty" doc:"For whom: at most 60 characters. Programs that speak with this invite go by it."`
 		Expires *time.Time `json:"expires,omitempty" doc:"From then on the invite opens nothing, nor do sessions that came from it."`
+		Uses    int        `json:"uses,omitempty" minimum:"1" maximum:"1000" doc:"How many browsers and programs may open it; each may come again. Left out: any number."`
 	}
 }
 
@@ -57,7 +62,7 @@ func (a api) invites() {
 		id: "list-invites", method: http.MethodGet, path: eventPath + "/invites", tag: tagInvites, summary: "The invites of an event", need: runs,
 	}, s.listInvites)
 	add(a, operation{
-		id: "create-invite", method: http.MethodPost, path: eventPath + "/invites", tag: tagInvites, summary: "Make a link for a host or speaker",
+		id: "create-invite", method: http.MethodPost, path: eventPath + "/invites", tag: tagInvites, summary: "Make a link to a role",
 		need: runs, status: http.StatusCreated,
 	}, s.createInvite)
 	add(a, operation{
@@ -71,6 +76,10 @@ func showInvite(i event.Invite) inviteJSON {
 	if !i.Expires.IsZero() {
 		expires := i.Expires.UTC()
 		out.Expires = &expires
+	}
+	if i.Uses > 0 {
+		used := len(i.Takers)
+		out.Uses, out.Used = &i.Uses, &used
 	}
 	return out
 }
@@ -115,6 +124,7 @@ func (s *web) createInvite(ctx context.Context, c call, in *inviteIn) (*inviteOu
 	secret := NewSecret(InviteSecret)
 	invite := event.Invite{
 		ID: newID("in_"), Event: c.event.ID, Role: event.Role(in.Body.Role), Label: label, Hash: HashSecret(secret), Created: s.now().UTC(),
+		Uses: in.Body.Uses,
 	}
 	if in.Body.Expires != nil {
 		invite.Expires = in.Body.Expires.UTC()
@@ -135,7 +145,10 @@ func (s *web) revokeInvite(ctx context.Context, c call, in *inviteID) (*struct{}
 	if room, open := s.cfg.House.Room(c.event.Slug); open && room.Stage == nil {
 		return nil, Elsewhere(room.StageAt) // who came by it must leave the stage at once, and only its own node can see to that
 	}
-	invite, err := s.cfg.Store.RevokeInvite(ctx, c.event.ID, in.ID)
+	invite, err := s.cfg.Store.UpdateInvite(ctx, c.event.ID, in.ID, func(i *event.Invite) error {
+		i.Revoked = true
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -155,3 +168,72 @@ func (s *web) revokeInvite(ctx context.Context, c call, in *inviteID) (*struct{}
 	}
 	return nil, nil
 }
+
+// use takes one of an invite's uses for who, unless they have one or the uses are not counted. It answers what there is to say where
+// none is left, and writes nothing then.
+func (s *web) use(ctx context.Context, i event.Invite, who string) error {
+	if i.Uses == 0 || i.Took(who) {
+		return nil
+	}
+	if !i.Open(who) {
+		return usedUp
+	}
+	e, err := s.eventByID(ctx, i.Event)
+	if err != nil {
+		return err
+	}
+	if room, open := s.cfg.House.Room(e.Slug); open && room.Stage == nil {
+		return Elsewhere(room.StageAt) // a node for listeners stores no invites
+	}
+	_, err = s.cfg.Store.UpdateInvite(ctx, i.Event, i.ID, func(i *event.Invite) error {
+		if err := s.refused(*i); err != nil {
+			return err
+		}
+		if !i.Take(who) {
+			return usedUp
+		}
+		return nil
+	})
+	return err
+}
+
+// unuse gives a use back that opened nothing in the end, or may have been stored though that failed.
+func (s *web) unuse(ctx context.Context, i event.Invite, who string) {
+	if i.Uses == 0 || i.Took(who) { // they had it before
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unuseWait)
+	defer cancel()
+	_, err := s.cfg.Store.UpdateInvite(ctx, i.Event, i.ID, func(i *event.Invite) error {
+		if !i.Took(who) {
+			return errNoUse
+		}
+		i.GiveBack(who)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errNoUse) {
+		s.quiet.warn(slog.LevelWarn, "a use of an invite is lost", "invite", i.ID, "err", err)
+	}
+}
+
+// unuseWait bounds what somebody who was refused waits for their use to be given back.
+const unuseWait = 5 * time.Second
+
+var errNoUse = errors.New("there is no use to give back")
+
+// usedUp is one value, compared with: telling it takes nothing of whoever is told.
+var usedUp = event.Unauthorized("This link was opened as often as it may be. Ask the host for a new one.")
+
+// refused says why an invite opens nothing to anybody; nil if it does.
+func (s *web) refused(i event.Invite) error {
+	switch {
+	case i.Revoked:
+		return newProblem(event.CodeUnauthorized, "This link was withdrawn. Ask the host for a new one.").because(reasonCredential)
+	case !i.Usable(s.now()):
+		return newProblem(event.CodeUnauthorized, "This link has expired. Ask the host for a new one.").because(reasonCredential)
+	}
+	return nil
+}
+
+// taker names who opens an invite: a session, or a program by its alias. Nobody can tell them by it.
+func taker(i event.Invite, who string) string { return short("taker\x00" + i.ID + "\x00" + who)[:16] }

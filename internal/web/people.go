@@ -146,8 +146,10 @@ func (s *web) raiseHand(ctx context.Context, c call, in *handIn) (*handOut, erro
 	if err != nil {
 		return nil, err
 	}
-	session, secret := s.grown(c, handLife)
-	me := c.me
+	secret, me := c.secret, c.me
+	if secret == "" {
+		secret = NewSecret(sessionSecret)
+	}
 	if !c.has {
 		me = event.Person{ID: newID("p_"), Role: event.Listener}
 	}
@@ -155,8 +157,15 @@ func (s *web) raiseHand(ctx context.Context, c call, in *handIn) (*handOut, erro
 	if err := room.Stage.RaiseHand(ctx, me); err != nil {
 		return nil, s.inPhase(ctx, err, c.event.Slug)
 	}
-	grant(&session, event.Grant{Event: c.event.ID, Slug: c.event.Slug, Person: me})
-	if err := s.cfg.Store.PutSession(ctx, HashSecret(secret), session); err != nil {
+	before, _ := c.session.Grant(c.event.ID) // it may be of an invite that was withdrawn
+	session, err := s.grow(ctx, secret, handLife, func(held *event.Session) error {
+		if g, ok := held.Grant(c.event.ID); ok && g.Person.ID != me.ID && g.Person.ID != before.Person.ID {
+			return event.Conflict("You got a part in this event from another window just now. Look at the page again.")
+		}
+		held.Add(event.Grant{Event: c.event.ID, Slug: c.event.Slug, Person: me}, maxGrants)
+		return nil
+	})
+	if err != nil {
 		if lerr := room.Stage.LowerHand(context.WithoutCancel(ctx), me.ID); lerr != nil && event.CodeOf(lerr) != event.CodeNotFound {
 			s.log.Warn("a hand stays up without a session", "event", c.event.Slug, "err", lerr)
 		}

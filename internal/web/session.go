@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"net/http"
-	"slices"
 	"time"
 
 	"earshot/internal/event"
@@ -65,7 +64,7 @@ func (a api) sessions() {
 	}, s.closeSession)
 }
 
-func (s *web) openSession(ctx context.Context, c call, in *exchange) (*sessionCookie, error) {
+func (s *web) openSession(ctx context.Context, c call, in *exchange) (_ *sessionCookie, err error) {
 	if in.Body.Secret == "" || len(in.Body.Secret) > maxSecret {
 		return nil, event.Invalid("secret", "The secret is what follows #k= in the link.")
 	}
@@ -73,58 +72,71 @@ func (s *web) openSession(ctx context.Context, c call, in *exchange) (*sessionCo
 	if err != nil {
 		return nil, err
 	}
-	session, secret := s.grown(c, sessionLife)
-	if isOperator {
-		session.Operator, session.Key = true, s.cfg.OperatorKeyHash
-	} else {
-		e, err := s.eventByID(ctx, invite.Event)
-		if err != nil {
+	secret := c.secret
+	if secret == "" {
+		secret = NewSecret(sessionSecret)
+	}
+	change := func(held *event.Session) { held.Operator, held.Key = true, s.cfg.OperatorKeyHash }
+	if !isOperator {
+		var e event.Event
+		if e, err = s.eventByID(ctx, invite.Event); err != nil {
 			return nil, err
 		}
-		name, err := event.CleanLine("name", in.Body.Name, event.MaxName)
-		if err != nil {
+		var name string
+		if name, err = event.CleanLine("name", in.Body.Name, event.MaxName); err != nil {
 			return nil, err
 		}
+		browser := "session:" + HashSecret(secret)
 		who := "" // a host's invite is one person, wherever it is opened
 		if invite.Role != event.Host {
-			who = "session:" + HashSecret(secret)
+			who = browser
 		}
-		grant(&session, event.Grant{
-			Event: e.ID, Slug: e.Slug, Invite: invite.ID,
-			Person: event.Person{ID: personID(invite.ID, who), Name: name, Role: invite.Role},
-		})
+		change = func(held *event.Session) {
+			held.Add(event.Grant{
+				Event: e.ID, Slug: e.Slug, Invite: invite.ID,
+				Person: event.Person{ID: personID(invite.ID, who), Name: name, Role: invite.Role},
+			}, maxGrants)
+		}
+		use := taker(invite, browser)
+		defer func() {
+			if err != nil {
+				s.unuse(ctx, invite, use)
+			}
+		}()
+		if err = s.use(ctx, invite, use); err != nil {
+			return nil, err
+		}
 	}
-	shown, err := s.showSession(ctx, caller{operator: session.Operator, session: session})
+	session, err := s.grow(ctx, secret, sessionLife, func(held *event.Session) error { change(held); return nil })
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Store.PutSession(ctx, HashSecret(secret), session); err != nil {
+	shown, err := s.showSession(ctx, caller{operator: s.isOperator(session), session: session})
+	if err != nil {
 		return nil, err
 	}
 	return &sessionCookie{Cookie: s.cookie(secret, session.Expires), Body: shown}, nil
 }
 
-// grown gives the caller's session to add to, or a new one, and its secret.
-func (s *web) grown(c call, life time.Duration) (session event.Session, secret string) {
+// grow adds to the session with this secret, or makes it. change sees it as it is at that moment, and is called again if another request
+// was quicker.
+func (s *web) grow(ctx context.Context, secret string, life time.Duration, change func(*event.Session) error) (event.Session, error) {
 	now := s.now().UTC()
-	session, secret = c.session, c.secret
-	session.Grants = slices.Clone(session.Grants)
-	if secret == "" {
-		session, secret = event.Session{Created: now}, NewSecret(sessionSecret)
-	}
-	if until := now.Add(life); until.After(session.Expires) {
-		session.Expires = until
-	}
-	return session, secret
+	return s.cfg.Store.UpdateSession(ctx, HashSecret(secret), func(held *event.Session) error {
+		if held.Created.IsZero() {
+			held.Created = now
+		}
+		if until := now.Add(life); until.After(held.Expires) {
+			held.Expires = until
+		}
+		return change(held)
+	})
 }
 
-// grant adds a part in an event. There is one for each event: the link that was opened last counts.
-func grant(session *event.Session, g event.Grant) {
-	session.Grants = slices.DeleteFunc(session.Grants, func(o event.Grant) bool { return o.Event == g.Event })
-	session.Grants = append(session.Grants, g)
-	if n := len(session.Grants); n > maxGrants {
-		session.Grants = session.Grants[n-maxGrants:]
-	}
+// isOperator says whether a session is the operator's. Who replaces the operator's key, because somebody else has seen it, means those
+// too who opened a session with it.
+func (s *web) isOperator(session event.Session) bool {
+	return session.Operator && sameHash(session.Key, s.cfg.OperatorKeyHash)
 }
 
 // cookie carries the session's secret. Browsers take Secure cookies from http://localhost and http://127.0.0.1 too.

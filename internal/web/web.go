@@ -56,17 +56,19 @@ type EventStore interface {
 	UpdateEvent(ctx context.Context, slug string, change func(*event.Event) error) (event.Event, error)
 }
 
-// InviteStore keeps the invites by event. RevokeInvite gives the invite as it is then.
+// InviteStore keeps the invites by event. UpdateInvite changes one by compare-and-set: change may be called again, and its error is
+// returned as it is, with nothing stored.
 type InviteStore interface {
 	CreateInvite(ctx context.Context, i event.Invite) error
 	Invites(ctx context.Context, eventID string) ([]event.Invite, error)
 	InviteByHash(ctx context.Context, hash string) (event.Invite, error)
-	RevokeInvite(ctx context.Context, eventID, id string) (event.Invite, error)
+	UpdateInvite(ctx context.Context, eventID, id string, change func(*event.Invite) error) (event.Invite, error)
 }
 
-// SessionStore keeps browsers' sessions by the SHA-256 of their secret, in hex. Expired ones are NotFound.
+// SessionStore keeps browsers' sessions by the SHA-256 of their secret, in hex. Expired ones are NotFound. UpdateSession is as UpdateInvite;
+// where there is no session, change gets an empty one.
 type SessionStore interface {
-	PutSession(ctx context.Context, key string, s event.Session) error
+	UpdateSession(ctx context.Context, key string, change func(*event.Session) error) (event.Session, error)
 	Session(ctx context.Context, key string) (event.Session, error)
 	DeleteSession(ctx context.Context, key string) error
 }
