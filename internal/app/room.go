@@ -73,6 +73,10 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, after uint64, idle
 	if err != nil {
 		return nil, err
 	}
+	roll, err := h.store.Roll(ctx, ev.ID)
+	if err != nil {
+		return nil, err
+	}
 	tl, err := timeline.New(timeline.Config{Origin: ev.Origin, First: first, Epoch: lease.Epoch()})
 	if err != nil {
 		return nil, err
@@ -81,7 +85,7 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, after uint64, idle
 		house: h, lease: lease, timeline: tl, audience: observatory.NewAudience(before),
 		fallen: make(chan struct{}), ev: ev, shown: ev,
 	}
-	cfg := stage.Config{Event: ev, Epoch: lease.Epoch(), First: first, Timeline: tl, Audience: r.audience, OnIdle: idle}
+	cfg := stage.Config{Event: ev, Epoch: lease.Epoch(), First: first, Banned: roll.Banned, Timeline: tl, Audience: r.audience, OnIdle: idle}
 	if r.sender = lease.Publisher(); r.sender != nil {
 		cfg.Relay = r.sender.Frame
 	}

@@ -89,6 +89,7 @@ type Cluster struct {
 	invites  *mirror[event.Invite]
 	sessions *mirror[event.Session]
 	counts   *mirror[event.Count]
+	rolls    *mirror[event.Roll]
 	secrets  *mirror[[]byte]
 	leases   *mirror[leaseRecord]
 	nodes    *mirror[nodeRecord] // nil unless this node may hold leases beside others
@@ -125,6 +126,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		invites:  newMirror[event.Invite]("invites", 0),
 		sessions: newMirror[event.Session]("sessions", markerLife),
 		counts:   newMirror[event.Count]("counts", 0),
+		rolls:    newMirror[event.Roll]("rolls", 0),
 		secrets:  newMirror[[]byte]("secrets", 0),
 		leases:   newMirror[leaseRecord](lastBucket, 0),
 		turned:   make(chan struct{}),
@@ -205,7 +207,7 @@ func (c *Cluster) Close(ctx context.Context) error {
 }
 
 func (c *Cluster) mirrors() []follower {
-	all := []follower{c.events, c.invites, c.sessions, c.counts, c.secrets, c.leases}
+	all := []follower{c.events, c.invites, c.sessions, c.counts, c.rolls, c.secrets, c.leases}
 	if c.nodes != nil {
 		all = append(all, c.nodes)
 	}

@@ -453,6 +453,38 @@ func TestSessionsGrowTogether(t *testing.T) {
 	}
 }
 
+// TestRoll: bans and roles outlive a restart, and several who decide at the same moment lose nothing.
+func TestRoll(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	c := open(t, dir)
+	if r, err := c.Roll(ctx, "ev_1"); err != nil || r.Bans("p_0") || len(r.Roles) != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	var all sync.WaitGroup
+	for n := range 8 {
+		all.Go(func() {
+			_, err := c.UpdateRoll(ctx, "ev_1", func(r *event.Roll) error {
+				r.Give("p_host", event.Cohost)
+				return r.Ban(event.Banned{Person: fmt.Sprint("p_", n), At: in(0)})
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	no := errors.New("no")
+	if _, err := c.UpdateRoll(ctx, "ev_1", func(r *event.Roll) error { r.Unban("p_0"); r.Give("p_1", event.Host); return no }); !errors.Is(err, no) {
+		t.Error(err)
+	}
+	shut(t, c)
+	c = open(t, dir)
+	r, err := c.Roll(ctx, "ev_1")
+	if err != nil || len(r.Banned) != 8 || !r.Bans("p_0") || r.Bans("p_9") || len(r.Roles) != 1 || r.Roles["p_host"] != event.Cohost {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func TestCopies(t *testing.T) {
 	ctx := t.Context()
 	c := open(t, t.TempDir())

@@ -264,6 +264,37 @@ func (c *Cluster) Count(_ context.Context, eventID string) (event.Count, error) 
 	return r.value, nil
 }
 
+// Roll gives what was decided about an event's people: nothing, if nothing was. It is the store's: read only.
+func (c *Cluster) Roll(_ context.Context, eventID string) (event.Roll, error) {
+	r, _ := c.rolls.get(eventID)
+	return r.value, nil
+}
+
+// UpdateRoll changes an event's roll by compare-and-set, as UpdateEvent does an event. Where there is none, change gets an empty one.
+func (c *Cluster) UpdateRoll(ctx context.Context, eventID string, change func(*event.Roll) error) (event.Roll, error) {
+	for {
+		r, ok := c.rolls.get(eventID)
+		how := update
+		if !ok {
+			how = create
+		}
+		roll := r.value.Clone()
+		if err := change(&roll); err != nil {
+			return event.Roll{}, err
+		}
+		_, err := write(ctx, c, c.rolls, how, eventID, &roll, r.revision)
+		switch {
+		case err == nil:
+			return roll, nil
+		case !errors.Is(err, errMoved) && !errors.Is(err, errTaken):
+			return event.Roll{}, err
+		}
+		if err := c.rolls.awaitNewer(ctx, c.life, eventID, r.revision); err != nil {
+			return event.Roll{}, unavailable(fmt.Errorf("update roll of %q: %w", eventID, err))
+		}
+	}
+}
+
 // Secret gives the secret of this name. The first call ever makes it; it is never replaced.
 func (c *Cluster) Secret(ctx context.Context, name string, fresh func() ([]byte, error)) ([]byte, error) {
 	for {

@@ -1,6 +1,6 @@
 package event
 
-// Role is what a person may do in an event.
+// Role is the part that a person has in an event. What it allows, see Role.May.
 type Role string
 
 // The roles of the design. Producer and moderator run or tend the event and are never heard.
@@ -22,18 +22,6 @@ func (r Role) Valid() bool {
 	}
 	return false
 }
-
-// Heard says whether somebody in this role may be heard without being admitted first.
-func (r Role) Heard() bool {
-	switch r {
-	case Host, Cohost, Speaker, Interpreter:
-		return true
-	}
-	return false
-}
-
-// Runs says whether somebody in this role may steer the event: admit, mute, remove, go live, end.
-func (r Role) Runs() bool { return r == Host || r == Cohost || r == Producer }
 
 // Phase is where an event stands in its life.
 type Phase string

@@ -21,6 +21,8 @@ type Store interface {
 	UpdateSession(ctx context.Context, key string, change func(*event.Session) error) (event.Session, error)
 	Session(ctx context.Context, key string) (event.Session, error)
 	DeleteSession(ctx context.Context, key string) error
+	Roll(ctx context.Context, eventID string) (event.Roll, error)
+	UpdateRoll(ctx context.Context, eventID string, change func(*event.Roll) error) (event.Roll, error)
 	Count(ctx context.Context, eventID string) (event.Count, error)
 }
 
@@ -117,6 +119,12 @@ func (f *FaultyStore) UpdateSession(ctx context.Context, key string, change func
 // DeleteSession is a write.
 func (f *FaultyStore) DeleteSession(ctx context.Context, key string) error {
 	return f.write(func() error { return f.Store.DeleteSession(ctx, key) })
+}
+
+// UpdateRoll is a write.
+func (f *FaultyStore) UpdateRoll(ctx context.Context, eventID string, change func(*event.Roll) error) (out event.Roll, err error) {
+	err = f.write(func() (err error) { out, err = f.Store.UpdateRoll(ctx, eventID, change); return err })
+	return kept(out, err)
 }
 
 // kept gives nothing beside an error, as a store whose answer was lost could not either.

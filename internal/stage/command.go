@@ -72,7 +72,7 @@ func late(ctx context.Context, op string) error {
 
 // Join gives p a seat, whose voice it becomes, and whose outlet hears the mix without it if hears. The newer seat of a person
 // displaces the older one and keeps place and mute. Errors: event.Forbidden if p's role may not speak and nobody admitted
-// them, event.Busy over MaxVoices (HostVoices more for a host), event.Conflict after the end, event.Unavailable on a restart or if ctx ends; out is then
+// them, and for who is banned, event.Busy over MaxVoices (HostVoices more for a host), event.Conflict after the end, event.Unavailable on a restart or if ctx ends; out is then
 // never called.
 func (s *Stage) Join(ctx context.Context, p event.Person, out Outlet, hears bool) (*Seat, error) {
 	if out == nil {
@@ -141,6 +141,17 @@ func (s *Stage) Mute(ctx context.Context, id string, by MuteBy, muted bool) erro
 // Remove ends a member's connection and place, and takes their hand down. event.NotFound if there is neither.
 func (s *Stage) Remove(ctx context.Context, id string) error {
 	return s.do(ctx, "remove", func() error { return s.remove(id) })
+}
+
+// Ban takes everybody whom b means off the stage, and their hands down, and lets them neither join nor raise a hand until Unban. Who is
+// banned when the stage begins, Config says.
+func (s *Stage) Ban(ctx context.Context, b event.Banned) error {
+	return s.do(ctx, "ban", func() error { s.ban(b); return nil })
+}
+
+// Unban takes a ban back. One that is not there is taken back already.
+func (s *Stage) Unban(ctx context.Context, personID string) error {
+	return s.do(ctx, "unban", func() error { s.roll.Unban(personID); return nil })
 }
 
 // Turn applies a phase that the store has already. Live opens the programme with the next frame. Ended and Cancelled make a

@@ -59,18 +59,35 @@ func (s *Stage) hand(id string) int {
 	return slices.IndexFunc(s.hands, func(h hand) bool { return h.person.ID == id })
 }
 
+// standing is where p stands here.
+func (s *Stage) standing(p event.Person) event.Standing {
+	at := event.Standing{Role: p.Role, OnStage: s.member(p.ID) != nil}
+	if h := s.hand(p.ID); h >= 0 {
+		at.Hand, at.Admitted = true, s.hands[h].admitted
+	}
+	return at
+}
+
+// neverHeard refuses those who run or tend the event.
+var neverHeard = event.Forbidden("This role runs the event and is never heard.")
+
 func (s *Stage) join(p event.Person, out Outlet, hears bool) (*Seat, error) {
 	m, h := s.member(p.ID), s.hand(p.ID)
 	if m == nil {
 		most := MaxVoices
-		if p.Role.Runs() {
+		if p.Role.May(event.Steer) {
 			most += HostVoices
 		}
-		switch {
-		case p.Role == event.Producer || p.Role == event.Moderator:
-			return nil, event.Forbidden("This role runs the event and is never heard.")
-		case !p.Role.Heard() && (h < 0 || !s.hands[h].admitted):
+		switch at := s.standing(p); {
+		case s.roll.Bans(p.ID):
+			return nil, banned
+		case at.May(event.Speak):
+		case at.May(event.RaiseHand):
 			return nil, event.Forbidden("Only speakers may do this. Raise your hand and wait until a host lets you speak.")
+		default:
+			return nil, neverHeard
+		}
+		switch {
 		case len(s.members) >= most:
 			return nil, event.Busy("The stage is full. Try again when somebody has left it.")
 		}
@@ -137,8 +154,8 @@ func (s *Stage) depart(m *member, r Reason, now time.Time) {
 	m.seat.end(Lost)
 	m.seat, m.until = nil, now.Add(Grace)
 	s.dirty = true
-	if m.person.Role.Runs() && s.phase == event.Live && !slices.ContainsFunc(s.members, func(o *member) bool {
-		return o.seat != nil && o.person.Role.Runs()
+	if m.person.Role.May(event.Steer) && s.phase == event.Live && !slices.ContainsFunc(s.members, func(o *member) bool {
+		return o.seat != nil && o.person.Role.May(event.Steer)
 	}) {
 		// Losing this one for want of room loses nothing: the notices before it are still to be read.
 		_ = s.notice(notice{Code: "host_lost", Text: "The host's connection was lost. We wait for them to come back."})
@@ -269,14 +286,30 @@ func (s *Stage) remove(id string) error {
 	return nil
 }
 
+var banned = event.Forbidden("You were banned from this event. Only those who run it can take that back.")
+
+func (s *Stage) ban(b event.Banned) {
+	s.roll.Unban(b.Person)
+	s.roll.Banned = append(s.roll.Banned, b) // the store bounds how many
+	for _, m := range slices.Clone(s.members) {
+		if b.Means(m.person.ID) {
+			s.drop(m, Removed)
+		}
+	}
+	s.hands = slices.DeleteFunc(s.hands, func(h hand) bool { return b.Means(h.person.ID) })
+	s.dirty = true
+}
+
 func (s *Stage) raise(p event.Person) error {
 	switch {
-	case p.Role == event.Producer || p.Role == event.Moderator:
-		return event.Forbidden("This role runs the event and is never heard.")
-	case p.Role.Heard():
-		return event.Conflict("You may speak already. Join the stage.")
+	case s.roll.Bans(p.ID):
+		return banned
 	case s.member(p.ID) != nil:
 		return event.Conflict("You are on stage already.")
+	case p.Role.May(event.Speak):
+		return event.Conflict("You may speak already. Join the stage.")
+	case !p.Role.May(event.RaiseHand):
+		return neverHeard
 	}
 	if h := s.hand(p.ID); h >= 0 {
 		s.hands[h].person = p

@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,6 +58,7 @@ type Config struct {
 	Event    event.Event           // in an open phase, with its Origin; ID and slug are not looked at
 	Epoch    uint64                // of the lease under which frames are made
 	First    uint64                // number of the first frame, a multiple of 100; it may lie in the future
+	Banned   []event.Banned        // who may not come; Stage.Ban adds to them
 	Timeline *timeline.Timeline    // the stage is its only writer, and closes it when the event ends
 	Audience *observatory.Audience // swept every 2 s for the count cue; nil: nobody counts
 	Mix      mix.Config
@@ -101,6 +103,7 @@ type Stage struct {
 	idleEnd   time.Duration
 	members   []*member // in the order in which they came
 	hands     []hand
+	roll      event.Roll          // its bans
 	silenced  map[string]struct{} // person IDs that a host muted; outlives their leaving, or leaving would unmute
 	idleSince time.Time           // zero while somebody is connected
 	idleTold  bool
@@ -146,6 +149,7 @@ func New(cfg Config) (*Stage, error) {
 		next:     cfg.First,
 		phase:    cfg.Event.Phase,
 		start:    cfg.Event.Start,
+		roll:     event.Roll{Banned: slices.Clone(cfg.Banned)},
 		silenced: make(map[string]struct{}),
 		ending:   Restart,
 		dirty:    true,

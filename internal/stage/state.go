@@ -152,6 +152,18 @@ func (s *Stage) Has(personID string) bool {
 		slices.ContainsFunc(s.board.state.Hands, func(h Hand) bool { return h.ID == personID })
 }
 
+// Standing says where p stands here: all that web must know of the stage to judge them.
+func (s *Stage) Standing(p event.Person) event.Standing {
+	s.board.mu.Lock()
+	defer s.board.mu.Unlock()
+	at := event.Standing{Role: p.Role}
+	at.OnStage = slices.ContainsFunc(s.board.state.People, func(o Person) bool { return o.ID == p.ID })
+	if h := slices.IndexFunc(s.board.state.Hands, func(o Hand) bool { return o.ID == p.ID }); h >= 0 {
+		at.Hand, at.Admitted = true, s.board.state.Hands[h].Admitted
+	}
+	return at
+}
+
 // Stats gives the stage's figures.
 func (s *Stage) Stats() Stats {
 	s.board.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,22 +110,43 @@ func aliasFits(a string) bool {
 	return true
 }
 
-// person tells which part the caller has in an event. A grant lasts no longer than the invite it came from.
-func (s *web) person(ctx context.Context, c caller, e event.Event) (event.Person, bool, error) {
+// person tells which part the caller has in an event. A grant lasts no longer than the invite it came from; a role that was given in the
+// event takes the place of the invite's. For somebody who is banned it is an error, shutOut.
+func (s *web) person(ctx context.Context, c caller, eventID string) (event.Person, bool, error) {
+	p, ok, err := s.invited(ctx, c, eventID)
+	if err != nil || !ok {
+		return event.Person{}, false, err
+	}
+	roll, err := s.cfg.Store.Roll(ctx, eventID)
+	if err != nil {
+		return event.Person{}, false, err
+	}
+	if roll.Bans(p.ID) {
+		return event.Person{}, false, shutOut
+	}
+	p.Role = roll.RoleOf(p)
+	return p, true, nil
+}
+
+// shutOut refuses who was banned. It is one value, compared with.
+var shutOut = event.Forbidden("You were banned from this event. Only those who run it can take that back.")
+
+// invited tells which part the caller's link or hand gave them in an event.
+func (s *web) invited(ctx context.Context, c caller, eventID string) (event.Person, bool, error) {
 	if c.invite != nil {
-		if c.invite.Event != e.ID {
+		if c.invite.Event != eventID {
 			return event.Person{}, false, nil
 		}
 		return invitedPerson(*c.invite, c.alias), true, nil
 	}
-	grant, ok := c.session.Grant(e.ID)
+	grant, ok := c.session.Grant(eventID)
 	if !ok {
 		return event.Person{}, false, nil
 	}
 	if grant.Invite == "" {
 		return grant.Person, true, nil
 	}
-	invites, err := s.cfg.Store.Invites(ctx, e.ID)
+	invites, err := s.cfg.Store.Invites(ctx, eventID)
 	if err != nil {
 		return event.Person{}, false, err
 	}
@@ -138,9 +160,9 @@ func (s *web) person(ctx context.Context, c caller, e event.Event) (event.Person
 
 // invitedPerson is who a program is that sends an invite's secret: one person, or one per alias.
 func invitedPerson(i event.Invite, alias string) event.Person {
-	p := event.Person{ID: personID(i.ID, ""), Name: i.Label, Role: i.Role}
+	p := event.Person{ID: programID(i, alias), Name: i.Label, Role: i.Role}
 	if alias != "" {
-		p.ID, p.Name = personID(i.ID, "alias:"+alias), alias
+		p.Name = alias
 	}
 	if p.Name == "" {
 		p.Name = map[event.Role]string{
@@ -151,27 +173,38 @@ func invitedPerson(i event.Invite, alias string) event.Person {
 	return p
 }
 
-// need is what an address asks of its caller.
-type need int
+// need is what an address asks of its caller: an event.Action, or one of these.
+type need = event.Action
 
 const (
-	anyone   need = iota
-	operator      // the operator
-	runs          // who may steer this event, or the operator
-	sees          // who is on this stage, has a hand up there, or may steer; or the operator
-	part          // who has a part in this event
+	anyone need = ""
+	part   need = "part" // to have a part in the event, or to have had a hand up
 )
 
 // call is a request after it was judged.
 type call struct {
 	caller
-	event event.Event  // zero if the address names none
-	me    event.Person // the caller's part in the event
-	has   bool         // whether there is one
-	base  string       // what links begin with, for this caller
+	event event.Event    // zero if the address names none
+	me    event.Person   // the caller's part in the event
+	has   bool           // whether there is one
+	at    event.Standing // where they stand with it: their role and their place on this stage
+	base  string         // what links begin with, for this caller
 }
 
-func (c call) runs() bool { return c.operator || c.has && c.me.Role.Runs() }
+// may says whether the caller may do a: as the operator, or by their part.
+func (c call) may(a event.Action) bool {
+	return c.operator && event.Operator.May(a) || c.at.May(a)
+}
+
+// over says whether the caller's rights reach somebody in a role.
+func (c call) over(r event.Role) bool {
+	return c.operator || c.at.Role.Over(r)
+}
+
+// rights lists what the caller may do.
+func (c call) rights() []event.Action {
+	return slices.DeleteFunc(event.Actions(), func(a event.Action) bool { return !c.may(a) })
+}
 
 // judge finds the event that the address names (slug may be "") and says whether the caller may do what it does.
 func (s *web) judge(r *http.Request, slug string, n need) (call, error) {
@@ -189,45 +222,46 @@ func (s *web) judge(r *http.Request, slug string, n need) (call, error) {
 		return call{}, err
 	}
 	if slug != "" {
-		if c.me, c.has, err = s.person(r.Context(), c.caller, c.event); err != nil {
+		c.me, c.has, err = s.person(r.Context(), c.caller, c.event.ID)
+		if err != nil && !(c.operator && errors.Is(err, shutOut)) { // nobody bans the operator
 			return call{}, err
 		}
 	}
-	if s.may(c, n) {
-		return c, nil
+	room, open := s.cfg.House.Room(slug)
+	switch {
+	case !c.has:
+	case open && room.Stage != nil:
+		c.at = room.Stage.Standing(c.me)
+	default:
+		c.at.Role = c.me.Role
 	}
-	if !c.known {
+	switch {
+	case n == anyone, n == part && c.has, n != part && c.may(n):
+		return c, nil
+	case n == event.See && c.has && open && room.Stage == nil:
+		return c, nil // without a stage there is nothing to see, and the handler says where it is
+	case !c.known:
 		return call{}, newProblem(event.CodeUnauthorized, "Open this with your personal link first.").because(reasonCredential)
 	}
-	switch n {
-	case operator:
-		return call{}, event.Forbidden("Only the operator of this server can do this.")
-	case runs:
-		return call{}, event.Forbidden("Only a host of this event or the operator can do this.")
-	case sees:
-		return call{}, event.Forbidden("Only those on stage, or with a hand up, see the stage.")
-	}
-	return call{}, event.Forbidden("You have no part in this event.")
+	return call{}, event.Forbidden(refusals[n])
 }
 
-func (s *web) may(c call, n need) bool {
-	switch n {
-	case anyone:
-		return true
-	case operator:
-		return c.operator
-	case runs:
-		return c.runs()
-	case sees:
-		if c.runs() {
-			return true
-		}
-		room, open := s.cfg.House.Room(c.event.Slug)
-		return c.has && open && (room.Stage == nil || room.Stage.Has(c.me.ID)) // without a stage there is nothing to see, and stage says so
-	case part:
-		return c.has
-	}
-	return false
+// refusals say who may do what the caller may not.
+var refusals = map[need]string{
+	part:               "You have no part in this event.",
+	event.Operate:      "Only the operator of this server can do this.",
+	event.Steer:        "Only a host, co-host or producer of this event or the operator can do this.",
+	event.Change:       "Only a host, co-host or producer of this event or the operator can do this.",
+	event.InviteOthers: "Only those who run or moderate this event can do this. Ask a host.",
+	event.HandOver:     "Only a host gives this role away. Ask them, or the operator.",
+	event.Admit:        "Only those who run or moderate this event can do this. Ask a host.",
+	event.Mute:         "Only those who run or moderate this event mute others.",
+	event.Remove:       "Only those who run or moderate this event can do this. Ask a host.",
+	event.Ban:          "Only those who run or moderate this event can do this. Ask a host.",
+	event.See:          "Only those on stage, with a hand up, or who run or moderate the event see the stage.",
+	event.Speak:        "Only speakers may do this. Raise your hand and wait until a host lets you speak.",
+	event.Monitor:      "This is for those on stage.",
+	event.RaiseHand:    "Your role needs no hand.",
 }
 
 // event finds an event. What cannot be a slug is not even looked up.

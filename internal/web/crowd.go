@@ -49,7 +49,7 @@ func (a api) crowds() {
 	add(a, operation{
 		id: "create-crowd-token", method: http.MethodPost, path: "/api/v1/crowd-tokens", tag: tagOperation, summary: "Consent to a load test",
 		about: "Whoever holds the token may send so many simulated listeners (earshot crowd) until it expires.",
-		need:  operator, status: http.StatusCreated,
+		need:  event.Operate, status: http.StatusCreated,
 	}, a.web.createCrowdToken)
 }
 

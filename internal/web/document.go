@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"earshot/internal/event"
 )
 
 func pathParam(name, about string) *huma.Param {
@@ -73,7 +75,7 @@ func (a api) document() {
 		a.huma.OpenAPI().AddOperation(&o)
 	}
 	o := a.describe(operation{
-		id: "crowd-consent", method: http.MethodGet, path: consentPath, tag: tagOperation, need: operator,
+		id: "crowd-consent", method: http.MethodGet, path: consentPath, tag: tagOperation, need: event.Operate,
 		summary: "Whether the bearer may send a crowd, and how large a one",
 	})
 	o.Responses["200"] = streamed("application/json", "How many listeners.")

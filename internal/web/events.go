@@ -100,13 +100,13 @@ func (a api) events() {
 	}, s.listEvents)
 	add(a, operation{
 		id: "create-event", method: http.MethodPost, path: "/api/v1/events", tag: tagEvents, summary: "Plan an event",
-		need: operator, status: http.StatusCreated,
+		need: event.Operate, status: http.StatusCreated,
 	}, s.createEvent)
 	add(a, operation{
 		id: "get-event", method: http.MethodGet, path: eventPath, tag: tagEvents, summary: "One event", public: true,
 	}, s.getEvent)
 	add(a, operation{
-		id: "change-event", method: http.MethodPatch, path: eventPath, tag: tagEvents, summary: "Change the fields given", need: runs,
+		id: "change-event", method: http.MethodPatch, path: eventPath, tag: tagEvents, summary: "Change the fields given", need: event.Change,
 	}, s.changeEvent)
 	for _, t := range []struct {
 		name, summary string
@@ -118,7 +118,7 @@ func (a api) events() {
 		{"cancel", "Cancel the event", event.Cancelled},
 	} {
 		add(a, operation{
-			id: t.name + "-event", method: http.MethodPost, path: eventPath + "/" + t.name, tag: tagEvents, summary: t.summary, need: runs,
+			id: t.name + "-event", method: http.MethodPost, path: eventPath + "/" + t.name, tag: tagEvents, summary: t.summary, need: event.Steer,
 		}, func(ctx context.Context, c call, _ *slugIn) (*eventOut, error) {
 			e, err := s.cfg.House.Turn(ctx, c.event.Slug, t.to)
 			if err != nil {
@@ -159,7 +159,7 @@ func (s *web) listEvents(ctx context.Context, c call, _ *struct{}) (*eventsOut, 
 	quick, cancel := context.WithTimeout(ctx, listWait)
 	defer cancel()
 	for _, e := range all {
-		if e.Listed || c.operator {
+		if e.Listed || c.may(event.Operate) {
 			out.Body.Events = append(out.Body.Events, s.showEvent(quick, e))
 		}
 	}

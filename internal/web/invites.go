@@ -59,15 +59,15 @@ type inviteID struct {
 func (a api) invites() {
 	s := a.web
 	add(a, operation{
-		id: "list-invites", method: http.MethodGet, path: eventPath + "/invites", tag: tagInvites, summary: "The invites of an event", need: runs,
+		id: "list-invites", method: http.MethodGet, path: eventPath + "/invites", tag: tagInvites, summary: "The invites of an event", need: event.InviteOthers,
 	}, s.listInvites)
 	add(a, operation{
 		id: "create-invite", method: http.MethodPost, path: eventPath + "/invites", tag: tagInvites, summary: "Make a link to a role",
-		need: runs, status: http.StatusCreated,
+		about: "To no role that may do more than one's own.", need: event.InviteOthers, status: http.StatusCreated,
 	}, s.createInvite)
 	add(a, operation{
 		id: "revoke-invite", method: http.MethodDelete, path: eventPath + "/invites/{id}", tag: tagInvites, summary: "Withdraw an invite",
-		about: "Who is on stage through it is removed.", need: runs, status: http.StatusNoContent,
+		about: "Who is on stage through it is removed.", need: event.InviteOthers, status: http.StatusNoContent,
 	}, s.revokeInvite)
 }
 
@@ -107,6 +107,10 @@ func (s *web) createInvite(ctx context.Context, c call, in *inviteIn) (*inviteOu
 	if c.event.Phase.Over() {
 		return nil, s.closed(c.event)
 	}
+	role := event.Role(in.Body.Role)
+	if !c.over(role) {
+		return nil, aboveYou
+	}
 	label, err := event.CleanText("label", in.Body.Label, event.MaxName)
 	if err != nil {
 		return nil, err
@@ -123,7 +127,7 @@ func (s *web) createInvite(ctx context.Context, c call, in *inviteIn) (*inviteOu
 	}
 	secret := NewSecret(InviteSecret)
 	invite := event.Invite{
-		ID: newID("in_"), Event: c.event.ID, Role: event.Role(in.Body.Role), Label: label, Hash: HashSecret(secret), Created: s.now().UTC(),
+		ID: newID("in_"), Event: c.event.ID, Role: role, Label: label, Hash: HashSecret(secret), Created: s.now().UTC(),
 		Uses: in.Body.Uses,
 	}
 	if in.Body.Expires != nil {
@@ -146,6 +150,9 @@ func (s *web) revokeInvite(ctx context.Context, c call, in *inviteID) (*struct{}
 		return nil, Elsewhere(room.StageAt) // who came by it must leave the stage at once, and only its own node can see to that
 	}
 	invite, err := s.cfg.Store.UpdateInvite(ctx, c.event.ID, in.ID, func(i *event.Invite) error {
+		if !c.over(i.Role) {
+			return aboveYou
+		}
 		i.Revoked = true
 		return nil
 	})
@@ -168,6 +175,9 @@ func (s *web) revokeInvite(ctx context.Context, c call, in *inviteID) (*struct{}
 	}
 	return nil, nil
 }
+
+// aboveYou refuses to touch a role that may do more than the caller's.
+var aboveYou = event.Forbidden("This is about a role that may do more than yours. Ask a host or the operator.")
 
 // use takes one of an invite's uses for who, unless they have one or the uses are not counted. It answers what there is to say where
 // none is left, and writes nothing then.

@@ -65,7 +65,7 @@ func (s *web) routeAPI() error {
 			Tags: []*huma.Tag{
 				{Name: tagSession, Description: "Who one is."},
 				{Name: tagEvents, Description: "What is planned, on and over."},
-				{Name: tagInvites, Description: "Links for hosts and speakers."},
+				{Name: tagInvites, Description: "Links to the roles."},
 				{Name: tagStage, Description: "Who speaks, and who would like to."},
 				{Name: tagVoices, Description: "WebRTC, towards the stage (WHIP, RFC 9725)."},
 				{Name: tagListen, Description: "The programme, live and after."},
@@ -84,6 +84,7 @@ func (s *web) routeAPI() error {
 	a.events()
 	a.invites()
 	a.people()
+	a.bans()
 	a.pace()
 	a.crowds()
 	a.document()
@@ -175,6 +176,13 @@ func (a api) describe(op operation) huma.Operation {
 				Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problem](), true, "Problem"),
 			}},
 		}},
+	}
+	if roles := event.Holders(op.need); op.need != anyone && len(roles) > 0 {
+		who := make([]string, len(roles))
+		for i, r := range roles {
+			who[i] = string(r)
+		}
+		o.Description = strings.TrimSpace(o.Description + " For: " + strings.Join(who, ", ") + ".")
 	}
 	if op.need != anyone {
 		o.Security = []map[string][]string{{"bearer": {}}, {"cookie": {}}}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"earshot/internal/event"
 )
 
 // Pacer is what the operator may slow down before the load does. SetPace answers *event.Error with Invalid for a value that there is not.
@@ -35,12 +37,12 @@ func (a api) pace() {
 		return &paceOut{paceJSON{PushMS: p.Push.Milliseconds(), WHEPMS: p.WHEP.Milliseconds()}}
 	}
 	add(a, operation{
-		id: "get-pace", method: http.MethodGet, path: "/api/v1/pace", tag: tagOperation, need: operator,
+		id: "get-pace", method: http.MethodGet, path: "/api/v1/pace", tag: tagOperation, need: event.Operate,
 		summary: "What this node gives its listeners at the quickest",
 		about:   "By the operator's hand and by load.",
 	}, func(context.Context, call, *struct{}) (*paceOut, error) { return out(), nil })
 	add(a, operation{
-		id: "set-pace", method: http.MethodPut, path: "/api/v1/pace", tag: tagOperation, need: operator,
+		id: "set-pace", method: http.MethodPut, path: "/api/v1/pace", tag: tagOperation, need: event.Operate,
 		summary: "Slow this node's listeners down, or let them be quick again",
 		about: "Nothing quicker is given from then on; what is left out stays. Listeners are told at least ten seconds before it gets slower. " +
 			"Under load the node slows down by itself.",

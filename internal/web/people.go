@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"earshot/internal/event"
 	"earshot/internal/stage"
@@ -12,7 +13,8 @@ import (
 // stageJSON is the stage as one of its people sees it.
 type stageJSON struct {
 	stage.State
-	You string `json:"you,omitempty" doc:"The caller's own ID; absent for the operator."`
+	You string         `json:"you,omitempty" doc:"The caller's own ID; absent for the operator."`
+	May []event.Action `json:"may" nullable:"false" doc:"What the caller may do at this moment."`
 }
 
 type stageOut struct {
@@ -38,13 +40,13 @@ type personIn struct {
 func (a api) people() {
 	s := a.web
 	add(a, operation{
-		id: "get-stage", method: http.MethodGet, path: eventPath + "/stage", tag: tagStage, summary: "The stage as it is", need: sees,
+		id: "get-stage", method: http.MethodGet, path: eventPath + "/stage", tag: tagStage, summary: "The stage as it is", need: event.See,
 	}, func(_ context.Context, c call, _ *slugIn) (*stageOut, error) {
 		room, err := s.stage(c.event)
 		if err != nil {
 			return nil, err
 		}
-		return &stageOut{Body: stageJSON{State: room.Stage.State(), You: c.me.ID}}, nil
+		return &stageOut{Body: s.showStage(c, room.Stage)}, nil
 	})
 	a.watch()
 	add(a, operation{
@@ -61,48 +63,61 @@ func (a api) people() {
 			id: verb + "-person", method: http.MethodPost, path: eventPath + "/people/{id}/" + verb, tag: tagStage, summary: summary,
 			need: n, status: http.StatusNoContent,
 		}, func(ctx context.Context, c call, in *personIn) (*struct{}, error) {
-			return s.onStage(ctx, c, func(st *stage.Stage) error { return do(ctx, st, c, in.ID) })
+			return s.command(ctx, c, func(st *stage.Stage) error { return do(ctx, st, c, in.ID) })
 		})
 	}
-	person("admit", "Let a raised hand speak", runs, func(ctx context.Context, st *stage.Stage, _ call, id string) error {
+	person("admit", "Let a raised hand speak", event.Admit, func(ctx context.Context, st *stage.Stage, _ call, id string) error {
 		return st.Admit(ctx, id)
 	})
-	person("lower", "Dismiss a raised hand", runs, func(ctx context.Context, st *stage.Stage, _ call, id string) error {
+	person("lower", "Dismiss a raised hand", event.Admit, func(ctx context.Context, st *stage.Stage, _ call, id string) error {
 		return st.LowerHand(ctx, id)
 	})
-	person("remove", "End somebody's connection", runs, func(ctx context.Context, st *stage.Stage, _ call, id string) error {
+	person("remove", "End somebody's connection", event.Remove, func(ctx context.Context, st *stage.Stage, c call, id string) error {
+		if p, ok := onStage(st, id); ok && !c.over(p.Role) {
+			return aboveYou
+		}
 		return st.Remove(ctx, id)
 	})
-	person("mute", "Drop a voice", sees, mute(true))
-	person("unmute", "Let a voice through again", sees, mute(false))
+	person("mute", "Drop a voice", event.See, mute(true))
+	person("unmute", "Let a voice through again", event.See, mute(false))
 }
 
-// mute lets each mute themself, and those who run the event mute all. What a host muted only a host unmutes, also on themself.
+// showStage gives the stage as the caller sees it.
+func (s *web) showStage(c call, st *stage.Stage) stageJSON {
+	return stageJSON{State: st.State(), You: c.me.ID, May: c.rights()}
+}
+
+// mute lets each mute themself, and those who may mute others all. What one of them muted only one of them unmutes, also on themself.
 func mute(muted bool) func(context.Context, *stage.Stage, call, string) error {
 	return func(ctx context.Context, st *stage.Stage, c call, id string) error {
 		by := stage.ByHost
 		switch own := c.has && c.me.ID == id; {
-		case own && c.runs() && !muted && mutedBy(st, id) == stage.ByHost:
+		case own && c.may(event.Mute) && !muted && mutedBy(st, id) == stage.ByHost:
 		case own:
 			by = stage.BySelf
-		case !c.runs():
-			return event.Forbidden("Only a host mutes others.")
+		case !c.may(event.Mute):
+			return event.Forbidden(refusals[event.Mute])
 		}
 		return st.Mute(ctx, id, by, muted)
 	}
 }
 
 func mutedBy(st *stage.Stage, id string) stage.MuteBy {
-	for _, p := range st.State().People {
-		if p.ID == id {
-			return p.Muted
-		}
-	}
-	return ""
+	p, _ := onStage(st, id)
+	return p.Muted
 }
 
-// onStage runs a command on an event's stage.
-func (s *web) onStage(ctx context.Context, c call, do func(*stage.Stage) error) (*struct{}, error) {
+// onStage finds somebody there.
+func onStage(st *stage.Stage, id string) (stage.Person, bool) {
+	people := st.State().People
+	if i := slices.IndexFunc(people, func(p stage.Person) bool { return p.ID == id }); i >= 0 {
+		return people[i], true
+	}
+	return stage.Person{}, false
+}
+
+// command runs a command on an event's stage.
+func (s *web) command(ctx context.Context, c call, do func(*stage.Stage) error) (*struct{}, error) {
 	room, err := s.stage(c.event)
 	if err != nil {
 		return nil, err
@@ -116,7 +131,7 @@ func (s *web) onStage(ctx context.Context, c call, do func(*stage.Stage) error) 
 // lowerHand takes the caller's own hand down. A session that was made for nothing but this hand goes with it: strangers could else have
 // as many stored as they like, one after the other.
 func (s *web) lowerHand(ctx context.Context, c call, _ *slugIn) (*handOut, error) {
-	if _, err := s.onStage(ctx, c, func(st *stage.Stage) error { return st.LowerHand(ctx, c.me.ID) }); err != nil {
+	if _, err := s.command(ctx, c, func(st *stage.Stage) error { return st.LowerHand(ctx, c.me.ID) }); err != nil {
 		return nil, err
 	}
 	out := &handOut{}

@@ -7,6 +7,8 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"strings"
+
+	"earshot/internal/event"
 )
 
 // SecretKind is the prefix of a secret, so that one found in the wrong place says what it opens, and scanners know it.
@@ -46,6 +48,20 @@ func newID(prefix string) string { return prefix + strings.ToLower(rand.Text())[
 func personID(inviteID, who string) string {
 	return personTag(inviteID) + short("person\x00" + inviteID + "\x00" + who)[:10]
 }
+
+// programID is the ID of a program that sends an invite's secret. After the invite's tag comes a digit that no other ID has there: who
+// bans one program of an invite bans all that it could call itself. The program of a host's invite without a name is the host.
+func programID(i event.Invite, alias string) string {
+	switch {
+	case alias != "":
+		alias = "alias:" + alias
+	case i.Role == event.Host:
+		return personID(i.ID, "")
+	}
+	return programTag(i.ID) + short("person\x00" + i.ID + "\x00" + alias)[:9]
+}
+
+func programTag(inviteID string) string { return personTag(inviteID) + "0" }
 
 func personTag(inviteID string) string { return "p_" + short("invite\x00" + inviteID)[:8] }
 

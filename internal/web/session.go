@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -23,10 +24,11 @@ type sessionJSON struct {
 }
 
 type grantJSON struct {
-	Event  string     `json:"event" doc:"The event's slug."`
-	Person string     `json:"person"`
-	Name   string     `json:"name"`
-	Role   event.Role `json:"role" enum:"host,cohost,speaker,interpreter,producer,moderator,listener"`
+	Event  string         `json:"event" doc:"The event's slug."`
+	Person string         `json:"person"`
+	Name   string         `json:"name"`
+	Role   event.Role     `json:"role" enum:"host,cohost,speaker,interpreter,producer,moderator,listener"`
+	May    []event.Action `json:"may" nullable:"false" doc:"What the role may do there."`
 }
 
 type sessionBody struct {
@@ -96,6 +98,9 @@ func (s *web) openSession(ctx context.Context, c call, in *exchange) (_ *session
 				Event: e.ID, Slug: e.Slug, Invite: invite.ID,
 				Person: event.Person{ID: personID(invite.ID, who), Name: name, Role: invite.Role},
 			}, maxGrants)
+		}
+		if err = s.admits(ctx, c.caller, e.ID, personID(invite.ID, who)); err != nil {
+			return nil, err
 		}
 		use := taker(invite, browser)
 		defer func() {
@@ -181,12 +186,12 @@ func (s *web) showSession(ctx context.Context, c caller) (sessionJSON, error) {
 		grants = []event.Grant{{Event: e.ID, Slug: e.Slug}}
 	}
 	for _, g := range grants {
-		p, ok, err := s.person(ctx, c, event.Event{ID: g.Event})
-		if err != nil {
+		p, ok, err := s.person(ctx, c, g.Event)
+		if err != nil && !errors.Is(err, shutOut) {
 			return sessionJSON{}, err
 		}
 		if ok {
-			out.Grants = append(out.Grants, grantJSON{Event: g.Slug, Person: p.ID, Name: p.Name, Role: p.Role})
+			out.Grants = append(out.Grants, grantJSON{Event: g.Slug, Person: p.ID, Name: p.Name, Role: p.Role, May: event.Standing{Role: p.Role}.Actions()})
 		}
 	}
 	return out, nil

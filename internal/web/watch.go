@@ -48,7 +48,7 @@ func (a api) watch() {
 	path := eventPath + "/stage/watch"
 	a.web.handleLong("GET "+path, a.web.watchStage)
 	op := a.describe(operation{
-		id: "watch-stage", method: http.MethodGet, path: path, tag: tagStage, summary: "The stage as it changes", need: sees,
+		id: "watch-stage", method: http.MethodGet, path: path, tag: tagStage, summary: "The stage as it changes", need: event.See,
 		about: "An event stream: `stage` (the stage, at once and on change) and `levels` (dBFS by person, five times a second; \"\" is the programme).",
 	})
 	op.Parameters = []*huma.Param{pathParam("slug", "The event's address.")}
@@ -58,7 +58,7 @@ func (a api) watch() {
 
 // watchStage sends the stage to one of its people until they go, leave the stage, or the stage ends.
 func (s *web) watchStage(w http.ResponseWriter, r *http.Request) {
-	c, err := s.judge(r, r.PathValue("slug"), sees)
+	c, err := s.judge(r, r.PathValue("slug"), event.See)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -91,10 +91,10 @@ func (s *web) watchStage(w http.ResponseWriter, r *http.Request) {
 		// The channels come before the state, so that no change falls between.
 		changed, levels, parts := st.Changed(), st.LevelsChanged(), room.Timeline.PartClosed()
 		// Judged again each time: who was taken off the stage, or whose invite was withdrawn, sees no more of it.
-		if c, err = s.judge(r, c.event.Slug, sees); err != nil {
+		if c, err = s.judge(r, c.event.Slug, event.See); err != nil {
 			return
 		}
-		out.send("stage", stageJSON{State: st.State(), You: c.me.ID})
+		out.send("stage", s.showStage(c, st))
 		if !out.ok() || room.Timeline.Closed() {
 			return
 		}

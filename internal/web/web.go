@@ -45,6 +45,7 @@ type Store interface {
 	EventStore
 	InviteStore
 	SessionStore
+	RollStore
 	Count(ctx context.Context, eventID string) (event.Count, error)
 }
 
@@ -71,6 +72,13 @@ type SessionStore interface {
 	UpdateSession(ctx context.Context, key string, change func(*event.Session) error) (event.Session, error)
 	Session(ctx context.Context, key string) (event.Session, error)
 	DeleteSession(ctx context.Context, key string) error
+}
+
+// RollStore keeps what was decided about an event's people. Roll gives what is read only. UpdateRoll is as UpdateInvite; where there is
+// nothing yet, change gets an empty one.
+type RollStore interface {
+	Roll(ctx context.Context, eventID string) (event.Roll, error)
+	UpdateRoll(ctx context.Context, eventID string, change func(*event.Roll) error) (event.Roll, error)
 }
 
 // House knows the open rooms of this node, and turns the phase of events.
