@@ -31,6 +31,8 @@ type room struct {
 	timeline *timeline.Timeline // fixed with a stage; else nil until the first frame has come, and then guarded by mu
 	audience *observatory.Audience
 
+	heirs chan stage.Handover // capacity 1: the stage's wish that a co-host follow a host who is lost; it repeats it
+
 	fallen chan struct{} // closed when no more frames come, also when nobody told the stage to end; err says why
 	err    error
 
@@ -83,9 +85,9 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, after uint64, idle
 	}
 	r := &room{
 		house: h, lease: lease, timeline: tl, audience: observatory.NewAudience(before),
-		fallen: make(chan struct{}), ev: ev, shown: ev,
+		heirs: make(chan stage.Handover, 1), fallen: make(chan struct{}), ev: ev, shown: ev,
 	}
-	cfg := stage.Config{Event: ev, Epoch: lease.Epoch(), First: first, Banned: roll.Banned, Timeline: tl, Audience: r.audience, OnIdle: idle}
+	cfg := stage.Config{Event: ev, Epoch: lease.Epoch(), First: first, Banned: roll.Banned, Timeline: tl, Audience: r.audience, OnIdle: idle, OnHostLost: r.wish}
 	if r.sender = lease.Publisher(); r.sender != nil {
 		cfg.Relay = r.sender.Frame
 	}
@@ -106,6 +108,7 @@ func (h *House) openRoom(ctx context.Context, ev event.Event, after uint64, idle
 		}
 	})
 	r.wg.Go(func() { r.keepCount(run) })
+	r.wg.Go(func() { r.succeed(run) })
 	r.wg.Go(func() { h.store.Reports(run, ev.ID, r.hear) })
 	r.record(run, ev)
 	h.log.Info("stage open", "event", ev.Slug, "epoch", lease.Epoch(), "frame", first)
@@ -193,6 +196,45 @@ func (r *room) record(ctx context.Context, ev event.Event) {
 			cancel()
 		}
 	})
+}
+
+// wish is the stage's call when a host was lost for too long. It never blocks.
+func (r *room) wish(h stage.Handover) {
+	select {
+	case r.heirs <- h:
+	default:
+	}
+}
+
+// succeed has co-hosts follow hosts who were lost: in the store first, on the stage after. What fails the stage asks for again; what it asked
+// for twice, or somebody else has settled, is left alone.
+func (r *room) succeed(ctx context.Context) {
+	for {
+		var h stage.Handover
+		select {
+		case h = <-r.heirs:
+		case <-ctx.Done():
+			return
+		}
+		if r.stage.State().HostLost.IsZero() {
+			continue
+		}
+		log := r.house.log.With("event", r.view().Event.Slug, "host", h.From, "cohost", h.To)
+		_, err := r.house.store.UpdateRoll(ctx, r.view().Event.ID, func(roll *event.Roll) error {
+			roll.Give(h.From, event.Cohost)
+			roll.Give(h.To, event.Host)
+			return nil
+		})
+		if err == nil {
+			err = r.stage.HandOver(ctx, h)
+		}
+		switch {
+		case err == nil:
+			log.Info("a co-host followed a host who was lost")
+		case ctx.Err() == nil:
+			log.Warn("a host who is lost is not followed yet", "err", err)
+		}
+	}
 }
 
 func (r *room) keepCount(ctx context.Context) {

@@ -1,4 +1,4 @@
-// Package cluster is the store of everything that must survive (events, invites, sessions, counts, secrets and leases) and, where
+// Package cluster is the store of everything that must survive (events, invites, sessions, rolls, counts, secrets and leases) and, where
 // several nodes share one, what passes between them. Its engine is NATS JetStream: embedded in this process and listening on no port
 // at all, or, joined by its URL, a server elsewhere. Nothing above this package knows which, but for the relay.
 //

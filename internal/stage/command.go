@@ -112,13 +112,13 @@ func (s *Stage) Monitor(ctx context.Context, personID string, out Outlet) (stop 
 	}, nil
 }
 
-// RaiseHand asks for the floor. A hand that is up stays where it is; its name is brought up to date. Errors: event.Conflict
+// RaiseHand asks for the floor. A hand that is up stays where it is; its name, and whether all may read it, are brought up to date. Errors: event.Conflict
 // for those who may speak anyway or are on stage, event.Forbidden for roles that are never heard, event.Busy over MaxHands.
-func (s *Stage) RaiseHand(ctx context.Context, p event.Person) error {
+func (s *Stage) RaiseHand(ctx context.Context, p event.Person, named bool) error {
 	if err := checkPerson(p); err != nil {
 		return err
 	}
-	return s.do(ctx, "raise hand", func() error { return s.raise(p) })
+	return s.do(ctx, "raise hand", func() error { return s.raise(p, named) })
 }
 
 // LowerHand takes a hand down, admitted or not. event.NotFound if it is not up.

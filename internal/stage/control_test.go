@@ -20,14 +20,14 @@ func TestAHandIsRaisedAdmittedAndUsedOnce(t *testing.T) {
 		h, ctx := open(t), t.Context()
 		_, err := h.st.Join(ctx, cy, newListener(t), true)
 		refused(t, err, event.CodeForbidden)
-		refused(t, h.st.RaiseHand(ctx, bo), event.CodeConflict) // may speak anyway
-		refused(t, h.st.RaiseHand(ctx, event.Person{ID: "p_x", Role: event.Moderator}), event.CodeForbidden)
-		refused(t, h.st.RaiseHand(ctx, event.Person{Role: event.Listener}), event.CodeInvalid)
+		refused(t, h.st.RaiseHand(ctx, bo, false), event.CodeConflict) // may speak anyway
+		refused(t, h.st.RaiseHand(ctx, event.Person{ID: "p_x", Role: event.Moderator}, false), event.CodeForbidden)
+		refused(t, h.st.RaiseHand(ctx, event.Person{Role: event.Listener}, false), event.CodeInvalid)
 		refused(t, h.st.Admit(ctx, cy.ID), event.CodeNotFound)
 		refused(t, h.st.LowerHand(ctx, cy.ID), event.CodeNotFound)
 
 		since := time.Now()
-		h.must(h.st.RaiseHand(ctx, cy))
+		h.must(h.st.RaiseHand(ctx, cy, false))
 		if !h.st.Has(cy.ID) {
 			t.Error("a hand is up, and Has does not know")
 		}
@@ -36,7 +36,7 @@ func TestAHandIsRaisedAdmittedAndUsedOnce(t *testing.T) {
 		pass(time.Second)
 		renamed := cy
 		renamed.Name = "Cyd"
-		h.must(h.st.RaiseHand(ctx, renamed)) // again
+		h.must(h.st.RaiseHand(ctx, renamed, false)) // again
 		want := []stage.Hand{{ID: cy.ID, Name: "Cyd", Since: since.UTC()}}
 		if got := h.st.State().Hands; !slices.Equal(got, want) {
 			t.Errorf("hands %+v, want %+v", got, want)
@@ -46,7 +46,7 @@ func TestAHandIsRaisedAdmittedAndUsedOnce(t *testing.T) {
 			t.Error("lowered, and still up")
 		}
 
-		h.must(h.st.RaiseHand(ctx, cy))
+		h.must(h.st.RaiseHand(ctx, cy, false))
 		h.must(h.st.Admit(ctx, cy.ID))
 		h.must(h.st.Admit(ctx, cy.ID))
 		if got := h.st.State().Hands; len(got) != 1 || !got[0].Admitted {
@@ -56,7 +56,7 @@ func TestAHandIsRaisedAdmittedAndUsedOnce(t *testing.T) {
 		if st := h.st.State(); len(st.Hands) != 0 || len(st.People) != 1 || st.People[0].Role != event.Listener {
 			t.Errorf("state %+v", st)
 		}
-		refused(t, h.st.RaiseHand(ctx, cy), event.CodeConflict)
+		refused(t, h.st.RaiseHand(ctx, cy, false), event.CodeConflict)
 		// While the place is theirs, a lost connection needs no new hand.
 		seat.Lost()
 		pass(10 * time.Second)
@@ -69,7 +69,7 @@ func TestAHandIsRaisedAdmittedAndUsedOnce(t *testing.T) {
 		_, err = h.st.Join(ctx, cy, newListener(t), true)
 		refused(t, err, event.CodeForbidden)
 		refused(t, h.st.Remove(ctx, cy.ID), event.CodeNotFound)
-		h.must(h.st.RaiseHand(ctx, cy))
+		h.must(h.st.RaiseHand(ctx, cy, false))
 		h.must(h.st.Remove(ctx, cy.ID)) // takes the hand down
 		if h.st.Has(cy.ID) {
 			t.Error("removed, and still there")
@@ -146,9 +146,9 @@ func TestTheStageHoldsFiftyVoices(t *testing.T) {
 			h.must(h.st.Remove(t.Context(), fmt.Sprint("host_", i)))
 		}
 		for i := range stage.MaxHands {
-			h.must(h.st.RaiseHand(t.Context(), event.Person{ID: fmt.Sprint("l_", i), Role: event.Listener}))
+			h.must(h.st.RaiseHand(t.Context(), event.Person{ID: fmt.Sprint("l_", i), Role: event.Listener}, false))
 		}
-		refused(t, h.st.RaiseHand(t.Context(), cy), event.CodeBusy)
+		refused(t, h.st.RaiseHand(t.Context(), cy, false), event.CodeBusy)
 		st := h.st.Stats()
 		if st.People != stage.MaxVoices || st.Connected != stage.MaxVoices || st.Hands != stage.MaxHands {
 			t.Errorf("stats %+v", st)
@@ -192,7 +192,7 @@ func TestTheEndClosesEverything(t *testing.T) {
 				}
 				_, err = h.st.Join(t.Context(), ada, l, true)
 				refused(t, err, event.CodeConflict)
-				refused(t, h.st.RaiseHand(t.Context(), cy), event.CodeConflict)
+				refused(t, h.st.RaiseHand(t.Context(), cy, false), event.CodeConflict)
 				select {
 				case <-levels:
 					t.Error("levels after the end")
@@ -263,7 +263,7 @@ func TestACommandIsDoneOrNotAtAll(t *testing.T) {
 		errs := make(chan error, 200)
 		for i := range 100 {
 			go func() {
-				errs <- h.st.RaiseHand(ctx, event.Person{ID: fmt.Sprint("late_", i), Role: event.Listener})
+				errs <- h.st.RaiseHand(ctx, event.Person{ID: fmt.Sprint("late_", i), Role: event.Listener}, false)
 			}()
 		}
 		began := time.Now()
@@ -277,11 +277,11 @@ func TestACommandIsDoneOrNotAtAll(t *testing.T) {
 		if d := time.Since(began); d != time.Second {
 			t.Errorf("gave up after %v", d)
 		}
-		refused(t, h.st.RaiseHand(ctx, cy), event.CodeUnavailable)
+		refused(t, h.st.RaiseHand(ctx, cy, false), event.CodeUnavailable)
 		out := newListener(t)
 		_, err := h.st.Join(ctx, ada, out, true)
 		refused(t, err, event.CodeUnavailable)
-		go func() { errs <- h.st.RaiseHand(t.Context(), event.Person{ID: "patient", Role: event.Listener}) }()
+		go func() { errs <- h.st.RaiseHand(t.Context(), event.Person{ID: "patient", Role: event.Listener}, false) }()
 		synctest.Wait()
 		h.run(t.Context())
 		h.must(<-errs)

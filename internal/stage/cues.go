@@ -15,8 +15,12 @@ const (
 	cueStage  = "stage"
 	cueLevels = "levels"
 	cueCount  = "count"
+	cueHands  = "hands"
 	cueNotice = "notice"
 )
+
+// handsShown is how many hands a cue tells of one by one, those that have been up for the longest: a cue goes to everybody.
+const handsShown = 20
 
 // audible is the level, in dBFS, from which on a voice is said to be heard.
 const audible = -60.0
@@ -27,6 +31,7 @@ type cues struct {
 	stage   json.RawMessage // as placed last; shared by all cues that repeat it
 	count   event.Count     // as placed last
 	counted bool
+	hands   json.RawMessage // as placed last
 	notices []notice
 	list    []timeline.Cue // of this frame; its memory is used again
 }
@@ -44,6 +49,17 @@ type stagePerson struct {
 	Muted bool       `json:"muted"`
 }
 
+type handsCue struct {
+	Up    int       `json:"up"` // all of them
+	First []handCue `json:"first"`
+}
+
+type handCue struct {
+	ID       string `json:"id"`
+	Name     string `json:"name,omitempty"` // only where its owner wished that
+	Admitted bool   `json:"admitted,omitempty"`
+}
+
 type notice struct {
 	Code   string `json:"code"`
 	Text   string `json:"text"`
@@ -53,7 +69,8 @@ type notice struct {
 // place gives the cues of frame n. They stay the stage's until taken says that the timeline has them.
 //
 // The stage's and the count's come with the first frame of a segment, so that whoever begins there knows where they are; the
-// stage's, and notices, also when something changed. Levels come with the last frame of a part, whose 200 ms they measure.
+// stage's, and notices, also when something changed. The hands' come there, too, where they changed: whoever has fun with their hand does
+// not send more to the whole audience than that. Levels come with the last frame of a part, whose 200 ms they measure.
 func (s *Stage) place(n uint64, now time.Time) []timeline.Cue {
 	c := &s.cues
 	c.list = c.list[:0]
@@ -74,6 +91,12 @@ func (s *Stage) place(n uint64, now time.Time) []timeline.Cue {
 		if count := s.sweep(now); !c.counted || count != c.count {
 			c.count, c.counted = count, true
 			c.list = append(c.list, timeline.Cue{Frame: n, Kind: cueCount, Data: marshal(count)})
+		}
+	}
+	if begins {
+		if data := s.handsData(); !bytes.Equal(data, c.hands) {
+			c.hands = data
+			c.list = append(c.list, timeline.Cue{Frame: n, Kind: cueHands, Data: data})
 		}
 	}
 	for _, note := range c.notices {
@@ -103,6 +126,22 @@ func (s *Stage) stageData() json.RawMessage {
 	for _, m := range s.members {
 		p := m.person
 		cue.People = append(cue.People, stagePerson{ID: p.ID, Name: p.Name, Role: p.Role, Muted: m.muted() != ""})
+	}
+	return marshal(cue)
+}
+
+// handsData is nil before the first hand.
+func (s *Stage) handsData() json.RawMessage {
+	if len(s.hands) == 0 && s.cues.hands == nil {
+		return nil
+	}
+	cue := handsCue{Up: len(s.hands), First: make([]handCue, 0, min(len(s.hands), handsShown))}
+	for _, h := range s.hands[:min(len(s.hands), handsShown)] {
+		one := handCue{ID: h.person.ID, Admitted: h.admitted}
+		if h.named {
+			one.Name = h.person.Name
+		}
+		cue.First = append(cue.First, one)
 	}
 	return marshal(cue)
 }

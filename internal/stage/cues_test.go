@@ -2,6 +2,7 @@ package stage_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"earshot/internal/mix"
 	"earshot/internal/observatory"
 	"earshot/internal/stage"
+	"earshot/internal/timeline"
 )
 
 var badMix = mix.Config{Complexity: 99}
@@ -24,7 +26,7 @@ func TestStageCuesComeWholeAtEachChangeAndEachSegment(t *testing.T) {
 		pass(510 * time.Millisecond) // frame 25 is made
 		_, _ = h.silent(ada, false)  // at 26
 		pass(200 * time.Millisecond) // 35
-		h.must(h.st.RaiseHand(t.Context(), cy))
+		h.must(h.st.RaiseHand(t.Context(), cy, false))
 		pass(200 * time.Millisecond) // 45: a hand is not for the audience
 		h.must(h.st.Mute(t.Context(), ada.ID, stage.BySelf, true))
 		pass(200 * time.Millisecond) // 55
@@ -128,6 +130,57 @@ func TestNoticesComeOnceAndAreBounded(t *testing.T) {
 	})
 }
 
+// TestEverybodySeesTheHands: how many are up, and the first of them in their order, with names only where that was wished; at most once a
+// segment, however often hands go up and down.
+func TestEverybodySeesTheHands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, ctx := open(t, live), t.Context()
+		pass(2*time.Second + 10*time.Millisecond)
+		if cues := h.cues("hands"); len(cues) != 0 {
+			t.Fatalf("nobody raised a hand: %+v", cues)
+		}
+		h.must(h.st.RaiseHand(ctx, cy, false))
+		h.must(h.st.RaiseHand(ctx, event.Person{ID: "p_el", Name: "El", Role: event.Listener}, true))
+		h.must(h.st.Admit(ctx, "p_el"))
+		for range 20 {
+			h.must(h.st.RaiseHand(ctx, event.Person{ID: "p_fun", Name: "Fun", Role: event.Listener}, true))
+			pass(100 * time.Millisecond)
+			h.must(h.st.LowerHand(ctx, "p_fun"))
+		}
+		for n := range 20 {
+			h.must(h.st.RaiseHand(ctx, event.Person{ID: fmt.Sprint("p_", n), Name: "N", Role: event.Listener}, false))
+		}
+		pass(4 * time.Second)
+		cues := h.cues("hands")
+		if len(cues) != 2 || cues[0].Frame != 200 || cues[1].Frame != 300 {
+			t.Fatalf("cues %+v", cues)
+		}
+		want := `{"up":3,"first":[{"id":"p_cy"},{"id":"p_el","name":"El","admitted":true},{"id":"p_fun","name":"Fun"}]}`
+		if got := string(cues[0].Data); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		all := read[struct {
+			Up    int
+			First []struct{ ID, Name string }
+		}](t, cues[1])
+		if all.Up != 22 || len(all.First) != 20 || all.First[0].ID != cy.ID || all.First[2].ID != "p_0" || strings.Contains(string(cues[1].Data), `"N"`) {
+			t.Errorf("cue %s", cues[1].Data)
+		}
+		// A newcomer is told, and it is told when the last hand is down.
+		if sticky := h.tl.Sticky(); !slices.ContainsFunc(sticky, func(c timeline.Cue) bool { return c.Kind == "hands" }) {
+			t.Errorf("sticky %+v", sticky)
+		}
+		for _, hand := range h.st.State().Hands {
+			h.must(h.st.LowerHand(ctx, hand.ID))
+		}
+		pass(3 * time.Second)
+		if got := string(last(h.cues("hands")).Data); got != `{"up":0,"first":[]}` {
+			t.Errorf("cue %s", got)
+		}
+		h.end()
+	})
+}
+
 func TestTheStateReadsAsTheProtocolSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t)
@@ -141,12 +194,12 @@ func TestTheStateReadsAsTheProtocolSays(t *testing.T) {
 		}
 		check(`{"phase":"doors","people":[],"hands":[],"listening":0,"programme":-90}`)
 		_, _ = h.silent(ada, false)
-		h.must(h.st.RaiseHand(t.Context(), cy))
+		h.must(h.st.RaiseHand(t.Context(), cy, false))
 		pass(210 * time.Millisecond)
 		h.must(h.st.Turn(t.Context(), event.Live, time.Now()))
 		check(`{"phase":"live","live_at":"2000-01-01T00:00:00.21Z","people":[{"id":"p_ada","name":"Ada","role":"host","muted":"",` +
 			`"connected":true,"level":-90,"speaking":false,"loss":0,"jitter_ms":0}],` +
-			`"hands":[{"id":"p_cy","name":"Cy","since":"2000-01-01T00:00:00Z","admitted":false}],"listening":0,"programme":-90}`)
+			`"hands":[{"id":"p_cy","name":"Cy","named":false,"since":"2000-01-01T00:00:00Z","admitted":false}],"listening":0,"programme":-90}`)
 		h.end()
 	})
 }

@@ -42,6 +42,7 @@ type quality struct {
 // hand is a wish to speak.
 type hand struct {
 	person   event.Person
+	named    bool // all may read the name, not only those who tend the hands
 	since    time.Time
 	admitted bool
 }
@@ -111,6 +112,9 @@ func (s *Stage) join(p event.Person, out Outlet, hears bool) (*Seat, error) {
 		s.hands = slices.Delete(s.hands, h, h+1)
 	}
 	seat := &Seat{stage: s, ear: s.listen(out)}
+	if p.Role == event.Host {
+		s.missing = missing{}
+	}
 	m.person, m.voice, m.seat, m.hears, m.tuned, m.quality = p, voice, seat, hears, false, quality{}
 	voice.SetMuted(m.muted() != "")
 	s.dirty = true
@@ -143,6 +147,7 @@ func (s *Stage) settle(now time.Time) {
 		}
 	}
 	s.idle(connected, now)
+	s.succeed(now)
 }
 
 // depart ends a seat whose holder said so.
@@ -154,6 +159,9 @@ func (s *Stage) depart(m *member, r Reason, now time.Time) {
 	m.seat.end(Lost)
 	m.seat, m.until = nil, now.Add(Grace)
 	s.dirty = true
+	if m.person.Role == event.Host && !s.hosted() {
+		s.missing = missing{host: m.person, since: now}
+	}
 	if m.person.Role.May(event.Steer) && s.phase == event.Live && !slices.ContainsFunc(s.members, func(o *member) bool {
 		return o.seat != nil && o.person.Role.May(event.Steer)
 	}) {
@@ -300,7 +308,7 @@ func (s *Stage) ban(b event.Banned) {
 	s.dirty = true
 }
 
-func (s *Stage) raise(p event.Person) error {
+func (s *Stage) raise(p event.Person, named bool) error {
 	switch {
 	case s.roll.Bans(p.ID):
 		return banned
@@ -312,11 +320,11 @@ func (s *Stage) raise(p event.Person) error {
 		return neverHeard
 	}
 	if h := s.hand(p.ID); h >= 0 {
-		s.hands[h].person = p
+		s.hands[h].person, s.hands[h].named = p, named
 	} else if len(s.hands) >= MaxHands {
 		return event.Busy("Many hands are up already. Try again in a while.")
 	} else {
-		s.hands = append(s.hands, hand{person: p, since: time.Now().Round(0).UTC()})
+		s.hands = append(s.hands, hand{person: p, named: named, since: time.Now().Round(0).UTC()})
 	}
 	s.dirty = true
 	return nil

@@ -131,7 +131,7 @@ func (m *model) step(i int) {
 		}
 	case 9, 10:
 		what = "raise"
-		got, want = m.h.st.RaiseHand(ctx, p.Person), m.raise(p)
+		got, want = m.h.st.RaiseHand(ctx, p.Person, false), m.raise(p)
 	case 11:
 		what = "lower"
 		if got = m.h.st.LowerHand(ctx, p.ID); p.hand {
@@ -353,6 +353,9 @@ func TestManyAtOnce(t *testing.T) {
 					}
 					if stop != nil {
 						stop()
+					}
+					if round == 0 {
+						time.Sleep(2 * event.FrameDuration) // or it may all have happened within one frame, and nobody was heard
 					}
 					if round%3 == 0 {
 						seat.Lost()

@@ -74,6 +74,10 @@ type Config struct {
 	// that it may end the event and wait for Run. It should only start what it wants done. Somebody may have come meanwhile: State says.
 	OnIdle func()
 
+	// OnHostLost is asked to have a co-host follow a host who was lost for HostGrace, in a live event: to store it, and to call HandOver
+	// with what it was given. It is called by the stage itself, so it must not block, and again while nothing came of it. It may be nil.
+	OnHostLost func(Handover)
+
 	// Wall reads the clock that people see; nil is time.Now. It is asked once a segment, to notice that the machine slept
 	// (the monotonic clock, which paces the frames, stands still in sleep).
 	Wall func() time.Time
@@ -103,7 +107,8 @@ type Stage struct {
 	idleEnd   time.Duration
 	members   []*member // in the order in which they came
 	hands     []hand
-	roll      event.Roll          // its bans
+	roll      event.Roll // its bans
+	missing   missing
 	silenced  map[string]struct{} // person IDs that a host muted; outlives their leaving, or leaving would unmute
 	idleSince time.Time           // zero while somebody is connected
 	idleTold  bool

@@ -19,6 +19,7 @@ type State struct {
 	LiveAt    time.Time   `json:"live_at,omitzero"`
 	People    []Person    `json:"people"` // in the order in which they came
 	Hands     []Hand      `json:"hands"`
+	HostLost  time.Time   `json:"host_lost,omitzero"` // since when the host is missed, and no other is there
 	Listening int         `json:"listening"`
 	Programme float64     `json:"programme"` // dBFS
 }
@@ -40,6 +41,7 @@ type Person struct {
 type Hand struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"`
+	Named    bool      `json:"named"` // all may read the name
 	Since    time.Time `json:"since"`
 	Admitted bool      `json:"admitted"`
 }
@@ -186,7 +188,7 @@ func (s *Stage) publish() {
 	}
 	hands := make([]Hand, 0, len(s.hands))
 	for _, h := range s.hands {
-		hands = append(hands, Hand{ID: h.person.ID, Name: h.person.Name, Since: h.since, Admitted: h.admitted})
+		hands = append(hands, Hand{ID: h.person.ID, Name: h.person.Name, Named: h.named, Since: h.since, Admitted: h.admitted})
 	}
 	programme := decibel(s.desk.Level())
 	stats := s.figures()
@@ -195,7 +197,7 @@ func (s *Stage) publish() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state = State{
-		Phase: s.phase, LiveAt: s.liveAt, People: people, Hands: hands, Listening: s.listening, Programme: programme,
+		Phase: s.phase, LiveAt: s.liveAt, People: people, Hands: hands, HostLost: s.missing.since, Listening: s.listening, Programme: programme,
 	}
 	b.stats = stats
 	tell(&b.changed)

@@ -22,7 +22,9 @@ const (
 )
 
 // Sticky says whether the latest cue of this kind holds until the next of its kind, so that a newcomer has to be told it.
-func (c Cue) Sticky() bool { return c.Kind == "stage" || c.Kind == "count" }
+func (c Cue) Sticky() bool {
+	return c.Kind == "stage" || c.Kind == "count" || c.Kind == "hands"
+}
 
 // clean gives a copy that may be kept: data compact, in the very bytes that a part's JSON will hold, so that reading a part
 // back gives equal cues.

@@ -85,6 +85,7 @@ func (s *web) routeAPI() error {
 	a.invites()
 	a.people()
 	a.bans()
+	a.handOver()
 	a.pace()
 	a.crowds()
 	a.document()

@@ -24,7 +24,8 @@ type stageOut struct {
 type handIn struct {
 	Slug string `path:"slug" doc:"The event's address."`
 	Body struct {
-		Name string `json:"name" doc:"How one is called on stage, at most 60 characters."`
+		Name  string `json:"name" doc:"How one is called on stage, at most 60 characters."`
+		Named bool   `json:"named,omitempty" doc:"Whether all may read the name beside the hand, or only those who tend the hands."`
 	}
 }
 
@@ -82,9 +83,15 @@ func (a api) people() {
 	person("unmute", "Let a voice through again", event.See, mute(false))
 }
 
-// showStage gives the stage as the caller sees it.
+// showStage gives the stage as the caller sees it: the names of hands whose owners did not want that are for those who tend them.
 func (s *web) showStage(c call, st *stage.Stage) stageJSON {
-	return stageJSON{State: st.State(), You: c.me.ID, May: c.rights()}
+	out := stageJSON{State: st.State(), You: c.me.ID, May: c.rights()}
+	for i, h := range out.Hands {
+		if !h.Named && h.ID != c.me.ID && !c.may(event.Admit) {
+			out.Hands[i].Name = ""
+		}
+	}
+	return out
 }
 
 // mute lets each mute themself, and those who may mute others all. What one of them muted only one of them unmutes, also on themself.
@@ -169,7 +176,7 @@ func (s *web) raiseHand(ctx context.Context, c call, in *handIn) (*handOut, erro
 		me = event.Person{ID: newID("p_"), Role: event.Listener}
 	}
 	me.Name = name
-	if err := room.Stage.RaiseHand(ctx, me); err != nil {
+	if err := room.Stage.RaiseHand(ctx, me, in.Body.Named); err != nil {
 		return nil, s.inPhase(ctx, err, c.event.Slug)
 	}
 	before, _ := c.session.Grant(c.event.ID) // it may be of an invite that was withdrawn

@@ -1,0 +1,48 @@
+package web
+
+import (
+	"context"
+	"net/http"
+
+	"earshot/internal/event"
+	"earshot/internal/stage"
+)
+
+func (a api) handOver() {
+	add(a, operation{
+		id: "make-host", method: http.MethodPost, path: eventPath + "/people/{id}/host", tag: tagStage, summary: "Hand over the host's role",
+		about: "To somebody on stage. A host who does it is co-host then; the operator makes another host.", need: event.HandOver,
+		status: http.StatusNoContent,
+	}, a.web.handOver)
+}
+
+// handOver stores the new roles first and shows them on stage after: a crash between leaves them stored, and whoever comes then has them.
+func (s *web) handOver(ctx context.Context, c call, in *personIn) (*struct{}, error) {
+	return s.command(ctx, c, func(st *stage.Stage) error {
+		to, there := onStage(st, in.ID)
+		switch {
+		case !there:
+			return event.NotFound("This person is not on stage. The host's role goes to somebody who is.")
+		case to.Role == event.Host:
+			return event.Conflict("They are a host already.")
+		}
+		h := stage.Handover{To: to.ID}
+		if c.at.Role == event.Host {
+			h.From = c.me.ID
+		}
+		_, err := s.cfg.Store.UpdateRoll(ctx, c.event.ID, func(r *event.Roll) error {
+			if h.From != "" && r.RoleOf(c.me) != event.Host {
+				return event.Conflict("You gave this role away already.")
+			}
+			if h.From != "" {
+				r.Give(h.From, event.Cohost)
+			}
+			r.Give(h.To, event.Host)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return st.HandOver(ctx, h)
+	})
+}
