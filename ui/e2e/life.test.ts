@@ -110,7 +110,7 @@ describe("the stage", () => {
             await button(page, hand.raise).click();
             await page.getByLabel(hand.name).fill("A guest");
             await button(page, hand.send).click();
-            await page.getByText(hand.raised).waitFor();
+            await page.getByText(hand.raised(1, 1)).waitFor();
             await desk.getByRole("button", { name: studio.admit }).first().click();
             await button(page, hand.open).click();
             await page.getByText(hand.onAir).waitFor();
@@ -118,6 +118,21 @@ describe("the stage", () => {
             const [own = 0, theirs = 0] = levels(await record(desk, 3, "track"), 523, 880);
             expect(theirs).toBeGreaterThan(-35);
             expect(own).toBeLessThan(theirs - 40);
+
+            // Somebody who is banned is off the stage and can't ask again, until that is taken back.
+            await desk.getByRole("button", { name: `${studio.ban}: A guest` }).click();
+            await desk.getByRole("dialog").getByRole("button", { name: studio.ban }).click();
+            await page.getByText(seat.removed).waitFor();
+            await button(page, hand.back).click();
+            await button(page, hand.raise).click();
+            await page.getByLabel(hand.name).fill("A guest");
+            await button(page, hand.send).click();
+            await page.getByRole("alert").getByText("banned").waitFor();
+            const unban = desk.getByRole("button", { name: `${studio.unban}: A guest` });
+            await unban.click();
+            await unban.waitFor({ state: "detached" });
+            await button(page, hand.send).click();
+            await page.getByText(hand.raised(1, 1)).waitFor();
         } finally {
             await host.close();
             await guest.close();

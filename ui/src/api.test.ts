@@ -19,13 +19,18 @@ describe("Api", () => {
             input: "/api/v1/events/town-hall/people/p_a%2Fb/mute",
             init: { method: "POST" },
         });
-        await api.raiseHand("town-hall", "Ö");
-        expect(asked[1]?.init?.body).toBe('{"name":"Ö"}');
+        await api.raiseHand("town-hall", "Ö", true);
+        expect(asked[1]?.init?.body).toBe('{"name":"Ö","named":true}');
+        await api.invite("town-hall", "cohost", "Bo");
+        expect(asked[2]?.init?.body).toBe('{"role":"cohost","label":"Bo"}');
+        await api.invite("town-hall", "speaker", "Cy", 2);
+        expect(asked[3]?.init?.body).toBe('{"role":"speaker","label":"Cy","uses":2}');
     });
 
     it("takes a list that came as null", async () => {
         expect(await answering(200, { events: null }).api.events()).toEqual([]);
         expect(await answering(200, { phase: "live", people: null, hands: null }).api.stage("x")).toMatchObject({
+            may: [],
             people: [],
             hands: [],
         });

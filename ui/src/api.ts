@@ -28,11 +28,30 @@ export type EventFields = Pick<
     "slug" | "title" | "description" | "start" | "zone" | "listed" | "recorded" | "auto_live" | "idle_end_s"
 >;
 
+export type Role = "host" | "cohost" | "speaker" | "interpreter" | "producer" | "moderator" | "listener";
+
+/** What not everybody may do. The server says who may; pages only ask. */
+export type Action =
+    | "operate"
+    | "steer"
+    | "change"
+    | "invite"
+    | "hand_over"
+    | "admit"
+    | "mute"
+    | "remove"
+    | "ban"
+    | "see"
+    | "speak"
+    | "monitor"
+    | "raise_hand";
+
 export interface Grant {
     event: string;
     person: string;
     name: string;
-    role: string;
+    role: Role;
+    may: Action[];
 }
 
 export interface Session {
@@ -42,10 +61,13 @@ export interface Session {
 
 export interface Invite {
     id: string;
-    role: "host" | "speaker";
+    role: Role;
     label: string;
     created: string;
     expires?: string;
+    /** How many may open it; any number where it is absent, and then they are not counted. */
+    uses?: number;
+    used?: number;
     revoked?: boolean | string;
     secret?: string;
     link?: string;
@@ -65,17 +87,29 @@ export interface StagePerson {
 
 export interface Hand {
     id: string;
+    /** Empty where it is not for everybody. */
     name: string;
+    named: boolean;
     since: string;
     admitted: boolean;
+}
+
+export interface Banned {
+    person: string;
+    name: string;
+    role: Role;
+    at: string;
 }
 
 export interface StageState {
     phase: Phase;
     live_at?: string;
     you?: string;
+    may: Action[];
     people: StagePerson[];
     hands: Hand[];
+    /** Since when the host is missed. */
+    host_lost?: string;
     listening: number;
     programme: number;
 }
@@ -153,15 +187,18 @@ export class Api {
 
     invites = (slug: string) =>
         this.json<{ invites: Invite[] | null }>("GET", at(slug, "invites")).then((r) => r.invites ?? []);
-    invite = (slug: string, role: string, label: string) =>
-        this.json<Invite>("POST", at(slug, "invites"), { role, label });
+    invite = (slug: string, role: Role, label: string, uses?: number) =>
+        this.json<Invite>("POST", at(slug, "invites"), { role, label, uses });
     revoke = (slug: string, id: string) => this.json<unknown>("DELETE", at(slug, "invites", id));
 
     stage = (slug: string) => this.json<StageState>("GET", at(slug, "stage")).then(wholeStage);
-    raiseHand = (slug: string, name: string) => this.json<unknown>("POST", at(slug, "hand"), { name });
+    raiseHand = (slug: string, name: string, named: boolean) =>
+        this.json<unknown>("POST", at(slug, "hand"), { name, named });
     lowerHand = (slug: string) => this.json<unknown>("DELETE", at(slug, "hand"));
-    person = (slug: string, id: string, act: "admit" | "lower" | "mute" | "unmute" | "remove") =>
+    person = (slug: string, id: string, act: "admit" | "lower" | "mute" | "unmute" | "remove" | "ban" | "host") =>
         this.json<unknown>("POST", at(slug, "people", id, act));
+    bans = (slug: string) => this.json<{ bans: Banned[] | null }>("GET", at(slug, "bans")).then((r) => r.bans ?? []);
+    unban = (slug: string, id: string) => this.json<unknown>("DELETE", at(slug, "bans", id));
 }
 
 function at(slug: string, ...rest: string[]): string {
@@ -170,11 +207,11 @@ function at(slug: string, ...rest: string[]): string {
 
 /** A list that is empty may come as null. */
 function wholeSession(session: Session): Session {
-    return { ...session, grants: session.grants ?? [] };
+    return { ...session, grants: (session.grants ?? []).map((grant) => ({ ...grant, may: grant.may ?? [] })) };
 }
 
 export function wholeStage(state: StageState): StageState {
-    return { ...state, people: state.people ?? [], hands: state.hands ?? [] };
+    return { ...state, may: state.may ?? [], people: state.people ?? [], hands: state.hands ?? [] };
 }
 
 export const api = new Api();

@@ -81,3 +81,20 @@ describe("scene", () => {
         expect(fade(scene, 36).levels).toEqual({});
     });
 });
+
+describe("the scene", () => {
+    it("knows the raised hands", () => {
+        const first = [{ id: "p_1" }, { id: "p_2", name: "Bo" }];
+        const scene = apply(emptyScene, { frame: 100, kind: "hands", data: { up: 2, first } });
+        expect(scene.hands).toEqual({ up: 2, first });
+        expect(apply(scene, { frame: 200, kind: "hands", data: {} }).hands).toEqual({ up: 0, first: [] });
+    });
+
+    it("shows who is the host now for a while, and a restart until the stage is back", () => {
+        const stage = (frame: number) => ({ frame, kind: "stage", data: { phase: "live", people: [] } });
+        const told = (code: string) => apply(emptyScene, { frame: 100, kind: "notice", data: { code, text: "…" } });
+        expect(apply(told("host"), stage(200)).notice).toMatchObject({ code: "host" });
+        expect(apply(told("host"), stage(500)).notice).toBeNull();
+        expect(apply(told("restart"), stage(101)).notice).toBeNull();
+    });
+});

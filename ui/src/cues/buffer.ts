@@ -1,4 +1,4 @@
-import { sticky, type Cue } from "./cue";
+import { sticky, stickyKinds, type Cue } from "./cue";
 
 /** A move of the frame heard beyond this many frames is a seek, not playing on. */
 const leap = 100;
@@ -63,7 +63,7 @@ export class CueBuffer {
         this.late = [];
         this.inForce = new Map();
         const due: Cue[] = [];
-        for (let i = this.next - 1; i >= 0 && this.inForce.size < 2; i--) {
+        for (let i = this.next - 1; i >= 0 && this.inForce.size < stickyKinds.length; i--) {
             const cue = this.cues[i] as Cue;
             if (sticky(cue.kind)) {
                 if (this.inForce.has(cue.kind)) continue;

@@ -29,7 +29,9 @@ export function isCue(value: unknown): value is Cue {
     );
 }
 
-/** A sticky cue holds until the next of its kind. */
+/** The kinds whose cues hold until the next of their kind. */
+export const stickyKinds = ["stage", "count", "hands"];
+
 export function sticky(kind: string): boolean {
-    return kind === "stage" || kind === "count";
+    return stickyKinds.includes(kind);
 }

@@ -7,6 +7,13 @@ export interface Voice {
     muted: boolean;
 }
 
+/** The raised hands, in their order: how many, and the first of them. */
+export interface Hands {
+    up: number;
+    /** A name only where its owner shows it to all. */
+    first: { id: string; name?: string; admitted?: boolean }[];
+}
+
 /** What the audience can see of the stage at the frame it hears. */
 export interface Scene {
     phase: string;
@@ -15,10 +22,24 @@ export interface Scene {
     levels: Record<string, number>;
     levelsFrame: number;
     count: { now: number; peak: number; tuned_in: number } | null;
+    hands: Hands;
     notice: { code: string; text: string; back_in_s?: number } | null;
+    noticeFrame: number;
 }
 
-export const emptyScene: Scene = { phase: "", people: [], levels: {}, levelsFrame: -1, count: null, notice: null };
+/** The stage's cue, which comes at least every two seconds, takes no notice away that is younger than this many frames: eight seconds. */
+const noticed = 400;
+
+export const emptyScene: Scene = {
+    phase: "",
+    people: [],
+    levels: {},
+    levelsFrame: -1,
+    count: null,
+    hands: { up: 0, first: [] },
+    notice: null,
+    noticeFrame: -1,
+};
 
 /** The scene after a cue; the same object if the cue says nothing to it. */
 export function apply(scene: Scene, cue: Cue): Scene {
@@ -30,14 +51,26 @@ export function apply(scene: Scene, cue: Cue): Scene {
                 ...scene,
                 phase: typeof data.phase === "string" ? data.phase : scene.phase,
                 people: Array.isArray(data.people) ? (data.people as Voice[]) : [],
-                notice: null,
+                // Of the server's restart, the first word after it takes the notice away.
+                notice:
+                    scene.notice?.code.startsWith("host") && cue.frame - scene.noticeFrame < noticed
+                        ? scene.notice
+                        : null,
             };
         case "levels":
             return { ...scene, levels: data as Record<string, number>, levelsFrame: cue.frame };
         case "count":
             return { ...scene, count: data as unknown as Scene["count"] };
         case "notice":
-            return { ...scene, notice: data as unknown as Scene["notice"] };
+            return { ...scene, notice: data as unknown as Scene["notice"], noticeFrame: cue.frame };
+        case "hands":
+            return {
+                ...scene,
+                hands: {
+                    up: typeof data.up === "number" ? data.up : 0,
+                    first: Array.isArray(data.first) ? (data.first as Hands["first"]) : [],
+                },
+            };
         default:
             return scene;
     }

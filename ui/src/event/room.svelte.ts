@@ -54,7 +54,11 @@ export class Room {
             const change = isCue(data) ? changeOf(data) : null; // for the player at once, not for the scene
             if (change) this.player.announce(change);
         };
-        this.feed = new Stream(connect, { stage: take, levels: take, count: take, notice: take, cadence }, clock);
+        this.feed = new Stream(
+            connect,
+            { stage: take, levels: take, count: take, hands: take, notice: take, cadence },
+            clock,
+        );
         this.player = makePlayer({
             element: this.element,
             slug: this.slug,

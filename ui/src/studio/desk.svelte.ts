@@ -1,4 +1,4 @@
-import { api, type EventInfo, type StageState } from "../api";
+import { api, type Action, type Banned, type EventInfo, type StageState } from "../api";
 import { say } from "../parts/say";
 import { Speaking } from "../stage/seat.svelte";
 import { watchStage } from "../stage/watch.dom";
@@ -11,6 +11,7 @@ export class DeskState {
     levels: Record<string, number> = $state.raw({});
     /** The stage stream is interrupted. */
     lost = $state(false);
+    bans: Banned[] = $state.raw([]);
     problem = $state("");
     now = $state(Date.now());
 
@@ -20,14 +21,25 @@ export class DeskState {
 
     constructor(
         readonly slug: string,
-        /** May steer the event. */
-        readonly steers: boolean,
+        /** What one may do as far as is known before the stage says it. */
+        private readonly rights: Action[],
     ) {
         this.speaking = new Speaking(slug);
     }
 
+    /** Whether one sees the stage without being on it. */
+    get sees(): boolean {
+        return this.rights.includes("see");
+    }
+
+    /** Whether one may do something: by the stage, where it is followed, because roles change hands. */
+    may(action: Action): boolean {
+        return (this.stage?.may ?? this.rights).includes(action);
+    }
+
     run(): () => void {
         void this.refresh();
+        if (this.rights.includes("ban")) void this.loadBans();
         const stop = this.speaking.run();
         const looks = setInterval(() => void this.refresh(), 10_000);
         const seconds = setInterval(() => (this.now = Date.now()), 1000);
@@ -56,6 +68,16 @@ export class DeskState {
         } catch (error) {
             this.problem = say(error);
         }
+    }
+
+    /** Bans somebody from the event, or takes that back. */
+    async ban(id: string, banned: boolean): Promise<void> {
+        await this.act(() => (banned ? api.person(this.slug, id, "ban") : api.unban(this.slug, id)));
+        await this.loadBans();
+    }
+
+    async loadBans(): Promise<void> {
+        this.bans = await api.bans(this.slug).catch(() => this.bans);
     }
 
     async turn(to: "doors" | "live" | "end"): Promise<void> {
