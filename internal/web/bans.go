@@ -67,6 +67,9 @@ func (s *web) ban(ctx context.Context, c call, in *personIn) (*struct{}, error) 
 		if b.Link, err = s.soleLink(ctx, c.event.ID, in.ID); err != nil {
 			return err
 		}
+		if c.has && b.Means(c.me.ID) {
+			b.Link = "" // who bans shares the link: theirs is to ban one, not themself
+		}
 		if _, err := s.cfg.Store.UpdateRoll(ctx, c.event.ID, func(r *event.Roll) error { return r.Ban(b) }); err != nil {
 			return err
 		}
