@@ -54,7 +54,8 @@ func TestRebuild(t *testing.T) {
 	}
 	invite := event.Invite{ID: "in_1", Event: made.ID, Role: event.Host, Hash: "aa11", Created: in(0)}
 	err = c.CreateInvite(ctx, invite)
-	err = errors.Join(err, c.PutSession(ctx, "5e5510", event.Session{Expires: in(time.Hour)}), c.PutCount(ctx, made.ID, event.Count{Peak: 7}))
+	_, sessionErr := c.UpdateSession(ctx, "5e5510", func(s *event.Session) error { s.Expires = in(time.Hour); return nil })
+	err = errors.Join(err, sessionErr, c.PutCount(ctx, made.ID, event.Count{Peak: 7}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestRebuild(t *testing.T) {
 			if err != nil || got.Title != "Changed" || got.ID != made.ID || got.Revision <= made.Revision {
 				t.Errorf("event %+v, %v; before %+v", got, err, made)
 			}
-			if i, err := n.InviteByHash(ctx, "aa11"); err != nil || i != invite {
+			if i, err := n.InviteByHash(ctx, "aa11"); err != nil || !reflect.DeepEqual(i, invite) {
 				t.Errorf("invite %+v, %v", i, err)
 			}
 			if s, err := n.Session(ctx, "5e5510"); (err == nil) != sessions {

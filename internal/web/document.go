@@ -81,7 +81,7 @@ func (a api) document() {
 	o.Responses["200"] = streamed("application/json", "How many listeners.")
 	a.huma.OpenAPI().AddOperation(&o)
 	b := a.describe(operation{
-		id: "backup", method: http.MethodGet, path: backupPath, tag: tagOperation, need: operator, summary: "All that must survive, as one file",
+		id: "backup", method: http.MethodGet, path: backupPath, tag: tagOperation, need: event.Operate, summary: "All that must survive, as one file",
 		about: "For earshot restore. With the operator's key as a bearer token, not with a session; one at a time. A response that was cut is no backup.",
 	})
 	b.Security = []map[string][]string{{"bearer": {}}}
