@@ -13,7 +13,7 @@ import (
 var floors = [][]string{
 	{"event", "backup", "turnstile", "crowd/wire", "crowd/tally"},
 	{"timeline", "mix", "observatory"},
-	{"stage", "demo", "peer"},
+	{"stage", "demo", "peer", "radio"},
 	{"fan/sweep", "fan/whep"},
 	{"rtc", "fan", "cluster", "archive", "web", "crowd"},
 	{"app"},
@@ -36,7 +36,8 @@ var bans = []struct {
 	{"github.com/danielgtaylor/huma/", []string{"web"}, "the API's library must not shape the domain"},
 	{"github.com/prometheus/", []string{"rtc", "fan", "cluster", "archive", "web", "app"}, "the core counts in plain structs; adapters publish"},
 	{"net/http", []string{"rtc", "fan", "fan/sweep", "cluster", "archive", "web", "app", "crowd", "rig"}, "the core runs without a network"},
-	{"log/slog", []string{"rtc", "fan", "fan/whep", "peer", "cluster", "archive", "web", "app", "rig"}, "the core answers errors and counts; it does not talk"},
+	{"log/slog", []string{"rtc", "fan", "fan/whep", "peer", "radio", "cluster", "archive", "web", "app", "rig"}, "the core answers errors and counts; it does not talk"},
+	{"os/exec", []string{"radio", "rig", "crowd"}, "other programs are run by those whose business they are"},
 	{"testing", rigs, "production code does not carry its tests"},
 }
 

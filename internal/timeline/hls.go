@@ -239,3 +239,33 @@ func VOD(origin time.Time, segs []Recorded) []byte {
 	}
 	return append(b, "#EXT-X-ENDLIST\n"...)
 }
+
+// Listing is a closed segment as the live playlist names it, for those who make another rendition of the same programme.
+type Listing struct {
+	Number   uint64
+	Sequence uint64 // media sequence number
+	Frames   int
+	Breaks   bool // a discontinuity stands before it
+
+	discontinuities uint64
+}
+
+// Before is the discontinuity sequence number of a playlist that begins with this segment.
+func (l Listing) Before() uint64 {
+	if l.Breaks { // its tag is still in the playlist (6.2.2)
+		return l.discontinuities - 1
+	}
+	return l.discontinuities
+}
+
+// Listed gives the closed segments that Playlist names now, in their order.
+func (t *Timeline) Listed() []Listing {
+	s := t.state.Load()
+	out := make([]Listing, 0, len(s.listed))
+	for _, l := range s.listed {
+		out = append(out, Listing{
+			Number: l.number, Sequence: l.sequence, Frames: l.frames(0, len(l.parts)), Breaks: l.breaks, discontinuities: l.discontinuities,
+		})
+	}
+	return out
+}

@@ -38,6 +38,9 @@ func OggHeaders() []byte { return liveHeaders }
 
 var liveHeaders = appendHeaders(nil, liveSerial, livePreSkip, nil)
 
+// OggHeadersSkipping are OggHeaders for a decoder of one's own: after them it drops so many samples (at 48 kHz) of what follows.
+func OggHeadersSkipping(samples uint16) []byte { return appendHeaders(nil, liveSerial, samples, nil) }
+
 // livePage is a part's page in the shared stream.
 func livePage(number, first uint64, packets [][]byte) []byte {
 	size := pageHeader
