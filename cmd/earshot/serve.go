@@ -21,6 +21,7 @@ type serveCmd struct {
 	UDP       string     `default:"127.0.0.1:8443" placeholder:"HOST:PORT" name:"udp" help:"UDP address of all WebRTC media; the same port is taken over TCP as a fallback (${default})."`
 	Advertise []string   `placeholder:"IP[,IP]" help:"Addresses that ICE candidates name, if they differ from --udp: behind a NAT, the public one."`
 	Data      string     `default:"./data" type:"path" help:"Folder of all that is kept; one process at a time (${default})."`
+	FFmpeg    string     `placeholder:"FILE" name:"ffmpeg" help:"Program that makes AAC and MP3 (ffmpeg, where it is on the PATH)."`
 	Nodes     nodesFlags `embed:""`
 	Demo      bool       `help:"Open an event with two synthetic voices. Only on a loopback address."`
 	LogLevel  string     `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error (${default})."`
@@ -29,7 +30,7 @@ type serveCmd struct {
 
 // Run is `earshot serve`.
 func (c *serveCmd) Run() error {
-	cfg := app.Config{Listen: c.Listen, Cert: c.Cert, Key: c.Key, UDP: c.UDP, Data: c.Data, Demo: c.Demo, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
+	cfg := app.Config{Listen: c.Listen, Cert: c.Cert, Key: c.Key, UDP: c.UDP, Data: c.Data, FFmpeg: c.FFmpeg, Demo: c.Demo, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
 	cfg.Version = version
 	c.Nodes.fill(&cfg)
 	for _, s := range c.Advertise {

@@ -9,6 +9,7 @@ import (
 	"earshot/internal/event"
 	"earshot/internal/fan"
 	"earshot/internal/observatory"
+	"earshot/internal/radio"
 	"earshot/internal/timeline"
 	"earshot/internal/web"
 )
@@ -36,6 +37,34 @@ func (l listeners) ServeOgg(w http.ResponseWriter, r *http.Request, slug string,
 
 func (l listeners) ServeCues(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error {
 	return l.Fan.ServeCues(w, r, fan.Source{Slug: slug, Timeline: tl, Audience: aud})
+}
+
+// radios shows fan's stations to web.
+type radios struct{ fan *fan.Fan }
+
+func (r radios) Converts(form radio.Form) error { return r.fan.Converts(form) }
+
+func (r radios) ServeRadio(w http.ResponseWriter, req *http.Request, room web.Room, form radio.Form, about func() event.Event) error {
+	return r.fan.ServeRadio(w, req, source(room), form, shown(about))
+}
+
+func (r radios) AACPlaylist(ctx context.Context, room web.Room, about func() event.Event) ([]byte, error) {
+	return r.fan.AACPlaylist(ctx, source(room), shown(about))
+}
+
+func (r radios) AACSegment(room web.Room, n uint64) ([]byte, error) {
+	return r.fan.AACSegment(source(room), n)
+}
+
+func source(room web.Room) fan.Source {
+	return fan.Source{Slug: room.Event.Slug, Timeline: room.Timeline, Audience: room.Audience}
+}
+
+func shown(about func() event.Event) func() fan.About {
+	return func() fan.About {
+		ev := about()
+		return fan.About{Title: ev.Title, Description: ev.Description, Listed: ev.Listed}
+	}
 }
 
 // pacer shows the fan's hand on the pace to web.

@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 			return nil, err
 		}
 	}
-	if a.fan, err = fan.New(fan.Config{Port: a.port, Advertise: cfg.Advertise, Log: a.log, Registerer: reg}); err != nil {
+	if a.fan, err = fan.New(fan.Config{Port: a.port, Advertise: cfg.Advertise, FFmpeg: cfg.FFmpeg, Log: a.log, Registerer: reg}); err != nil {
 		return nil, err
 	}
 	if a.gate, err = rtc.New(rtc.Config{
@@ -117,6 +117,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Listeners:       listeners{a.fan},
 		Replays:         a.replays(),
 		Pacer:           pacer{a.fan},
+		Radio:           radios{a.fan},
 		UI:              ui.FS(),
 		OperatorKeyHash: web.HashSecret(a.operatorKey),
 		BaseURL:         cfg.Public,

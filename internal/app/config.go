@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"earshot/internal/cluster"
+	"earshot/internal/radio"
 )
 
 // Config is what an operator says about a node. All of it is judged before anything listens.
@@ -51,6 +52,10 @@ type Config struct {
 	// for, and other nodes name the address in Listen, if that is one.
 	Public string
 
+	// FFmpeg is the name or path of the program that makes AAC and MP3. Empty: "ffmpeg", where it is on the PATH; without it these addresses
+	// say so, and all else works.
+	FFmpeg string
+
 	// Demo opens an event with two synthetic voices and prints a link with which anybody on this machine hosts it. Refused
 	// unless Listen is a loopback address.
 	Demo bool
@@ -84,6 +89,11 @@ func (c Config) Validate() error {
 	}
 	if err := c.checkNodes(); err != nil {
 		return err
+	}
+	if c.FFmpeg != "" {
+		if _, err := radio.Find(c.FFmpeg).For(radio.AAC); err != nil {
+			return fmt.Errorf("--ffmpeg %s: want the path of an ffmpeg that has the encoder aac, or leave it out: %w", c.FFmpeg, err)
+		}
 	}
 	if c.Demo && !loopback(host) {
 		return fmt.Errorf("--demo with --listen %s: the demo prints a host link and belongs to this machine alone; "+

@@ -30,7 +30,7 @@ func TestForeignClients(t *testing.T) {
 	const hertz, other = 660, 990
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	gst := exec.CommandContext(ctx, "/usr/bin/python3", "../rig/testdata/webrtcbin.py", "whip", n.url+"/e/foreign/whip", "14",
+	gst := exec.CommandContext(ctx, "/usr/bin/python3", "../rig/testdata/webrtcbin.py", "whip", n.url+"/e/foreign/whip", "18",
 		strconv.Itoa(hertz), secret)
 	var said bytes.Buffer
 	gst.Stdout, gst.Stderr = &said, &said
@@ -56,7 +56,7 @@ func TestForeignClients(t *testing.T) {
 	// Players begin in the past: with a burst of three seconds, or three segments before the end of a playlist.
 	time.Sleep(8 * time.Second)
 
-	for _, path := range []string{"live.ogg", "live.mp4", "hls/index.m3u8"} {
+	for _, path := range []string{"live.ogg", "live.mp4", "hls/main.m3u8", "hls/index.m3u8", "live.aac", "live.mp3", "hls/aac.m3u8"} {
 		t.Run(strings.ReplaceAll(path, "/", " "), func(t *testing.T) {
 			pcm := ffmpeg(t, n.url+"/e/foreign/"+path, 3)
 			checkTone(t, pcm, 3, hertz, other)

@@ -3,7 +3,7 @@
 // cues alone as an event stream. WebRTC goes to fan/whep, which also owns the port that speakers use.
 //
 // For each timeline that somebody listens to there is a [room]: a goroutine that follows it and makes, once for all, the bytes of each
-// part in each form.
+// part in each form. What needs another codec is a [station]'s: an ffmpeg beside this process, while somebody wants it.
 package fan
 
 import (
@@ -22,6 +22,7 @@ import (
 	"earshot/internal/event"
 	"earshot/internal/fan/sweep"
 	"earshot/internal/fan/whep"
+	"earshot/internal/radio"
 	"earshot/internal/timeline"
 )
 
@@ -42,6 +43,8 @@ type Config struct {
 	Shards     int  // goroutines that sweep, default GOMAXPROCS − 1
 	Goroutines bool // serve each listener of a stream by a goroutine, as on systems without epoll
 
+	FFmpeg string // name or path of the program that makes AAC and MP3; default "ffmpeg", on the PATH
+
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time // default time.Now
@@ -53,15 +56,17 @@ type Fan struct {
 	counters counters
 	whep     *whep.Engine
 	sweep    *sweep.Engine
+	tool     *radio.Tool
 
 	stop   chan struct{} // closed by Shutdown
 	backIn time.Duration // set before stop is closed
 
-	wg sync.WaitGroup // every room's goroutine
+	wg sync.WaitGroup // every room's goroutine, and every station's
 
-	mu     sync.Mutex
-	closed bool // no more rooms
-	rooms  map[*timeline.Timeline]*room
+	mu         sync.Mutex
+	closed     bool // no more rooms
+	rooms      map[*timeline.Timeline]*room
+	converting int // stations that run
 }
 
 // New prepares to serve. The port must be open.
@@ -69,7 +74,7 @@ func New(cfg Config) (*Fan, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	f := &Fan{cfg: cfg, stop: make(chan struct{}), rooms: make(map[*timeline.Timeline]*room)}
+	f := &Fan{cfg: cfg, stop: make(chan struct{}), rooms: make(map[*timeline.Timeline]*room), tool: radio.Find(cfg.FFmpeg)}
 	var err error
 	f.whep, err = whep.New(whep.Config{
 		Port: cfg.Port, Advertise: cfg.Advertise, Max: cfg.MaxWHEP, MaxPending: cfg.MaxPending, Announce: f.announce,

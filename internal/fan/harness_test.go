@@ -16,6 +16,7 @@ import (
 	"earshot/internal/fan"
 	"earshot/internal/mix"
 	"earshot/internal/observatory"
+	"earshot/internal/radio"
 	"earshot/internal/rig"
 	"earshot/internal/timeline"
 )
@@ -60,11 +61,15 @@ func newHouse(t testing.TB, change ...func(*fan.Config)) *house {
 	routes := http.NewServeMux()
 	for path, serve := range map[string]func(http.ResponseWriter, *http.Request, fan.Source) error{
 		"/live": h.fan.ServeLive, "/live.mp4": h.fan.ServeMP4, "/live.ogg": h.fan.ServeOgg, "/cues": h.fan.ServeCues,
+		"/live.aac": h.radio(radio.AAC), "/live.mp3": h.radio(radio.MP3),
 	} {
 		routes.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if err := serve(w, r, src); err != nil {
 				e, _ := errors.AsType[*event.Error](err)
 				w.Header().Set("Content-Type", "application/problem+json")
+				if e == nil {
+					e = event.Unavailable(err.Error(), err)
+				}
 				w.WriteHeader(map[event.Code]int{event.CodeInvalid: 422, event.CodeConflict: 409, event.CodeBusy: 429, event.CodeUnavailable: 503}[e.Code])
 				_ = json.NewEncoder(w).Encode(map[string]string{"code": string(e.Code), "detail": e.Message})
 			}
@@ -101,7 +106,7 @@ func (h *house) append(n int) {
 	for range n {
 		var cues []timeline.Cue
 		if h.next%100 == 0 {
-			cues = append(cues, timeline.Cue{Kind: "stage", Data: json.RawMessage(`{"phase":"live"}`)})
+			cues = append(cues, timeline.Cue{Kind: "stage", Data: json.RawMessage(`{"phase":"live","people":[{"id":"p_a","name":"Ada"}]}`)})
 		}
 		if h.next%10 == 0 {
 			cues = append(cues, timeline.Cue{Kind: "levels", Data: json.RawMessage(`{"p_a":-20}`)})

@@ -44,21 +44,26 @@ func (f *Fan) long(w http.ResponseWriter, r *http.Request, src Source, form int,
 	if err != nil {
 		return err
 	}
-	h := w.Header()
-	noStore(h)
-	h.Set("Content-Type", kind)
-	h.Set("Accept-Ranges", "none")
+	w.Header().Set("Content-Type", kind)
 	s := room.streams[form]
 	j := sweep.Join{Stream: s, Wish: wish, Given: given}
 	j.Next, _ = s.Place(burst) // before the sticky cues are read: a part that closes in between repeats a cue, and none is lost
 	j.Head = head(room)
+	f.join(w, r, j)
+	return nil
+}
+
+// join hands a listener to the engine, behind the response's header.
+func (f *Fan) join(w http.ResponseWriter, r *http.Request, j sweep.Join) {
+	h := w.Header()
+	noStore(h)
+	h.Set("Accept-Ranges", "none")
 	if r.ProtoMajor != 1 {
 		f.sweep.Follow(r.Context(), w, j)
-		return nil
+		return
 	}
 	j.Head = append(statusOK(r, h), j.Head...)
 	f.take(w, j)
-	return nil
 }
 
 // statusOK is the head of a response whose body ends with the connection (RFC 9112, 6.3).

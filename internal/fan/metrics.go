@@ -7,17 +7,19 @@ import (
 
 	"earshot/internal/fan/sweep"
 	"earshot/internal/fan/whep"
+	"earshot/internal/radio"
 )
 
 // The ways that a socket of bytes is listened to, as observatory names the rungs; the cues' own stream beside them.
-var streamRungs = [...]string{"push", "mp4", "ogg", "cues"}
+var streamRungs = [...]string{"push", "mp4", "ogg", "cues", "aac", "mp3"}
 
 // Why a request for a stream was refused.
-var refuseReasons = [...]string{"full", "stopping", "handshake"}
+var refuseReasons = [...]string{"full", "stopping", "handshake", "converters"}
 
 type counters struct {
 	rungs   [len(streamRungs)]sweep.Tally
 	refused [len(refuseReasons)]atomic.Uint64
+	radio   [radio.Forms]radio.Counters
 }
 
 // refuse counts a request that was refused.
@@ -46,7 +48,7 @@ var (
 			"queue: WebRTC packets not sent, as a socket was full. unreachable: WebRTC packets that the system refused.", []string{"reason"}, nil)
 	descRefused = prometheus.NewDesc("earshot_listener_refused_total",
 		"Listeners' requests that were refused. full: a limit. stopping: the server stops. "+
-			"offer: SDP that cannot be answered. handshake: a WebSocket handshake that is wrong.", []string{"reason"}, nil)
+			"offer: SDP that cannot be answered. handshake: a WebSocket handshake that is wrong. converters: as many ffmpeg run as may.", []string{"reason"}, nil)
 	descInbound = prometheus.NewDesc("earshot_listener_inbound_total",
 		"What WebRTC listeners sent in vain. forged: RTCP or DTLS that is not authentic or a replay. garbled: not RTCP. strange: about other streams. "+
 			"flood: more than anybody needs. gone: asks for a packet that is no longer kept. unwanted: media. "+
@@ -59,10 +61,17 @@ var (
 	descUnshaken = prometheus.NewDesc("earshot_tls_failed_total",
 		"TLS handshakes that came to nothing. left: the client went. timeout: it took more than 10 s for its part. plain: it spoke HTTP without TLS. "+
 			"other: nothing in common, or not TLS at all.", []string{"reason"}, nil)
-	descPacket = prometheus.NewDesc("earshot_packet_seconds", "Of programme in one WebRTC packet, at the least.", nil, nil)
-	descBusy   = prometheus.NewDesc("earshot_whep_busy_ratio", "Share of the time that the busiest shard of WebRTC works, over two seconds.", nil, nil)
-	descTardy  = prometheus.NewDesc("earshot_whep_lateness_seconds", "How late the slots came, over which WebRTC spreads a frame's packets.", nil, nil)
-	descAgain  = prometheus.NewDesc("earshot_whep_repeated_packets_total", "Packets that WebRTC listeners asked for again and got.", nil, nil)
+	descPacket     = prometheus.NewDesc("earshot_packet_seconds", "Of programme in one WebRTC packet, at the least.", nil, nil)
+	descBusy       = prometheus.NewDesc("earshot_whep_busy_ratio", "Share of the time that the busiest shard of WebRTC works, over two seconds.", nil, nil)
+	descTardy      = prometheus.NewDesc("earshot_whep_lateness_seconds", "How late the slots came, over which WebRTC spreads a frame's packets.", nil, nil)
+	descAgain      = prometheus.NewDesc("earshot_whep_repeated_packets_total", "Packets that WebRTC listeners asked for again and got.", nil, nil)
+	descConverters = prometheus.NewDesc("earshot_converters", "Programmes that ffmpeg converts at the moment, by form.", []string{"form"}, nil)
+	descStarted    = prometheus.NewDesc("earshot_converters_started_total", "ffmpeg processes that were started, by form.", []string{"form"}, nil)
+	descRestarts   = prometheus.NewDesc("earshot_converter_failures_total",
+		"ffmpeg processes that failed and were followed by another. died: ended by itself. hung: was fed and said nothing for 5 s. "+
+			"garbled: said what is no frame. unborn: could not be started.", []string{"form", "reason"}, nil)
+	descUnconverted = prometheus.NewDesc("earshot_converter_dropped_parts_total",
+		"Parts of 200 ms that were never converted, as no ffmpeg could be had for too long.", []string{"form"}, nil)
 	descLoss   = prometheus.NewDesc("earshot_whep_reported_loss_ratio", "Mean share of packets that WebRTC listeners' reports call lost.", nil, nil)
 	descJitter = prometheus.NewDesc("earshot_whep_reported_jitter_seconds", "Mean jitter in WebRTC listeners' reports.", nil, nil)
 	descStrays = prometheus.NewDesc("earshot_port_strays_total",
@@ -74,7 +83,7 @@ type collector struct{ fan *Fan }
 
 // Describe is prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate, descWaiting, descUnshaken, descPacket, descBusy, descTardy, descAgain, descLoss, descJitter} {
+	for _, d := range []*prometheus.Desc{descListeners, descJoined, descBytes, descSkipped, descDropped, descRefused, descInbound, descStrays, descCadence, descLoad, descLate, descWaiting, descUnshaken, descPacket, descBusy, descTardy, descAgain, descLoss, descJitter, descConverters, descStarted, descRestarts, descUnconverted} {
 		ch <- d
 	}
 }
@@ -98,6 +107,15 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		total(descJoined, float64(r.Joined.Load()), name)
 		total(descBytes, float64(r.Bytes.Load()), name)
 		total(descSkipped, float64(r.Skipped.Load()), name)
+	}
+	for form := range radio.Form(radio.Forms) {
+		r, name := &own.radio[form], form.String()
+		gauge(descConverters, float64(r.Running.Load()), name)
+		total(descStarted, float64(r.Started.Load()), name)
+		total(descUnconverted, float64(r.Dropped.Load()), name)
+		for i, reason := range radio.RestartReasons {
+			ch <- prometheus.MustNewConstMetric(descRestarts, prometheus.CounterValue, float64(r.Restarts[i].Load()), name, reason)
+		}
 	}
 	w := c.fan.whep.Stats()
 	for d, v := range map[*prometheus.Desc]float64{

@@ -14,6 +14,7 @@ import (
 	"earshot/internal/event"
 	"earshot/internal/fan/sweep"
 	"earshot/internal/observatory"
+	"earshot/internal/radio"
 	"earshot/internal/timeline"
 )
 
@@ -23,6 +24,13 @@ const (
 	formMP4
 	formOgg
 	formCues
+	roomForms // those that a room makes itself; the others are stations'
+)
+
+// Of stations.
+const (
+	formAAC = roomForms + iota
+	formMP3
 )
 
 // Bursts, in parts: what a newcomer gets of the past.
@@ -39,10 +47,12 @@ const heartbeat = 15 * time.Second
 type room struct {
 	fan     *Fan
 	src     Source
-	streams [len(streamRungs)]*sweep.Stream
+	streams [roomForms]*sweep.Stream
 	epoch   atomic.Uint64 // of the latest part
 	hello   atomic.Pointer[greeting]
 	spoken  time.Time // when cues were last said; owned by run
+
+	stations [radio.Forms]*station // nil: nobody wants it; guarded by Fan.mu
 
 	mu      sync.Mutex
 	said    []cadenceCue // for the event stream, with its next part
@@ -99,7 +109,7 @@ func (f *Fan) room(src Source) (*room, error) {
 		return nil, event.Unavailable("The server restarts. Try again in a few seconds.", nil)
 	}
 	r := &room{fan: f, src: src, spoken: f.cfg.Now()}
-	for i := range streamRungs {
+	for i := range r.streams {
 		cfg := sweep.StreamConfig{Tally: &f.counters.rungs[i]}
 		switch i {
 		case formPush:

@@ -33,14 +33,18 @@ const (
 	HLS
 	MP4
 	Ogg
+	AAC
+	MP3
 	rungs
 )
 
 // Rungs lists all, in order.
-var Rungs = [...]Rung{WHEP, Push, HLS, MP4, Ogg}
+var Rungs = [...]Rung{WHEP, Push, HLS, MP4, Ogg, AAC, MP3}
 
 // String is the rung's label in metrics.
-func (r Rung) String() string { return [...]string{"whep", "push", "hls", "mp4", "ogg"}[r] }
+func (r Rung) String() string {
+	return [...]string{"whep", "push", "hls", "mp4", "ogg", "aac", "mp3"}[r]
+}
 
 // Audience counts the listeners of one event. A connection that the server holds is a Listener and marks itself with one
 // atomic store; players that only fetch files are Seen by a key. Counting sweeps both, so taking audio never takes a lock on

@@ -32,7 +32,7 @@ func (a api) document() {
 	gone := map[string]*huma.Response{"204": {Description: "Done."}}
 	cadence := wish("cadence", "How often the server writes, in milliseconds, at the quickest.", 200, 400, 1000, 2000)
 	wishes := map[string]*huma.Param{
-		"live": cadence, "live-mp4": cadence, "live-ogg": cadence, "cues": cadence,
+		"live": cadence, "live-mp4": cadence, "live-ogg": cadence, "live-aac": cadence, "live-mp3": cadence, "cues": cadence,
 		"whep": wish("packet", "Milliseconds of programme in a packet, at the least.", 20, 60, 120),
 	}
 	const session = "A WebRTC session, by the Location of its answer."
@@ -51,6 +51,8 @@ func (a api) document() {
 		{"live", "GET", "/live", tagListen, "WebSocket push of fMP4 parts and cues", anyone, "", map[string]*huma.Response{"101": {Description: "RFC 6455."}}},
 		{"live-mp4", "GET", "/live.mp4", tagListen, "One long fragmented MP4", anyone, "", ok("audio/mp4", "The programme.")},
 		{"live-ogg", "GET", "/live.ogg", tagListen, "One long Ogg Opus stream", anyone, "", ok("audio/ogg", "The programme.")},
+		{"live-aac", "GET", "/live.aac", tagListen, "One long AAC stream in ADTS, where ffmpeg is installed; with Icy-MetaData: 1 there is metadata in it", anyone, "", ok("audio/aac", "The programme.")},
+		{"live-mp3", "GET", "/live.mp3", tagListen, "One long MP3 stream, where ffmpeg is installed; with Icy-MetaData: 1 there is metadata in it", anyone, "", ok("audio/mpeg", "The programme.")},
 		{"hls", "GET", "/hls/index.m3u8", tagListen, "LL-HLS; the replay after the end", anyone, "", ok(playlistType, "The multivariant playlist.")},
 		{"cues", "GET", "/cues", tagListen, "The cues as an event stream", anyone, "", ok("text/event-stream", "The stream.")},
 		{"count", "GET", "/count", tagListen, "The audience in figures", anyone, "", map[string]*huma.Response{"200": {

@@ -12,7 +12,7 @@ func Reload(raw string) (block bool, msn uint64, part int, err error) {
 
 // File is a segment's name as it was understood.
 func File(name string, hasPart bool) (seg uint64, part int, err error) {
-	return parseFile(name, hasPart)
+	return parseFile(name, ".m4s", hasPart)
 }
 
 // Codings is Accept-Encoding as it was understood.

@@ -15,6 +15,7 @@ import (
 
 	"earshot/internal/event"
 	"earshot/internal/observatory"
+	"earshot/internal/radio"
 	"earshot/internal/timeline"
 )
 
@@ -84,21 +85,29 @@ func (s *web) failMedia(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (s *web) multivariant(w http.ResponseWriter, r *http.Request) {
-	if _, _, _, _, err := s.programme(r.Context(), r.PathValue("slug")); err != nil {
+	_, _, _, open, err := s.programme(r.Context(), r.PathValue("slug"))
+	if err != nil {
 		s.failMedia(w, r, err)
 		return
 	}
-	multivariantBody.serve(w, r, cacheLong)
+	list := multivariantBody
+	if open && s.cfg.Radio.Converts(radio.AAC) == nil {
+		list = multivariantWithAAC
+	}
+	list.serve(w, r, cacheLong)
 }
 
-var multivariantBody = newBody(playlistType, timeline.Multivariant(), nil, nil)
+var (
+	multivariantBody    = newBody(playlistType, timeline.Multivariant(), nil, nil)
+	multivariantWithAAC = newBody(playlistType, radio.Multivariant(), nil, nil)
+)
 
 func (s *web) initSegment(w http.ResponseWriter, r *http.Request) {
 	if _, _, _, _, err := s.programme(r.Context(), r.PathValue("slug")); err != nil {
 		s.failMedia(w, r, err)
 		return
 	}
-	serveFile(s, w, r, timeline.Init(), etag("init", timeline.Init()), cacheForever)
+	serveFile(s, w, r, segmentType, timeline.Init(), etag("init", timeline.Init()), cacheForever)
 }
 
 func etag(kind string, b []byte) string {
@@ -156,9 +165,9 @@ func number(s string) (uint64, error) {
 	return n, nil
 }
 
-// parseFile reads "12.m4s", or "12.3.m4s" if there is a part.
-func parseFile(name string, hasPart bool) (seg uint64, part int, err error) {
-	name, ok := strings.CutSuffix(name, ".m4s")
+// parseFile reads "12.m4s", or "12.3.m4s" if there is a part, where the suffix is ".m4s".
+func parseFile(name, suffix string, hasPart bool) (seg uint64, part int, err error) {
+	name, ok := strings.CutSuffix(name, suffix)
 	if !ok {
 		return 0, 0, errNumber
 	}
@@ -214,7 +223,7 @@ func waiting(err error) error {
 }
 
 func (s *web) segment(w http.ResponseWriter, r *http.Request) {
-	n, _, err := parseFile(r.PathValue("name"), false)
+	n, _, err := parseFile(r.PathValue("name"), ".m4s", false)
 	if err != nil {
 		s.failMedia(w, r, noSegment())
 		return
@@ -239,12 +248,12 @@ func (s *web) segment(w http.ResponseWriter, r *http.Request) {
 		s.failMedia(w, r, err)
 		return
 	}
-	serveFile(s, w, r, b, `"`+e.ID+"-"+strconv.FormatUint(n, 10)+`"`, cacheForever)
+	serveFile(s, w, r, segmentType, b, `"`+e.ID+"-"+strconv.FormatUint(n, 10)+`"`, cacheForever)
 }
 
 // part gives 400 ms. The one that the playlist hints at is asked for before it is there, and waited for.
 func (s *web) part(w http.ResponseWriter, r *http.Request) {
-	n, k, err := parseFile(r.PathValue("name"), true)
+	n, k, err := parseFile(r.PathValue("name"), ".m4s", true)
 	if err != nil {
 		s.failMedia(w, r, noSegment())
 		return
@@ -264,7 +273,7 @@ func (s *web) part(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.heard(r, room)
-	serveFile(s, w, r, b, `"`+e.ID+"-"+strconv.FormatUint(n, 10)+"."+strconv.Itoa(k)+`"`, cacheForever)
+	serveFile(s, w, r, segmentType, b, `"`+e.ID+"-"+strconv.FormatUint(n, 10)+"."+strconv.Itoa(k)+`"`, cacheForever)
 }
 
 // awaitPart waits for the part that is being made and for the one after; a part further ahead is not hinted at by any playlist.
@@ -321,9 +330,9 @@ func (s *web) heard(r *http.Request, room Room) {
 }
 
 // serveFile sends bytes that never change: with ranges, HEAD and conditions, by net/http.
-func serveFile(s *web, w http.ResponseWriter, r *http.Request, b []byte, tag, cache string) {
+func serveFile(s *web, w http.ResponseWriter, r *http.Request, kind string, b []byte, tag, cache string) {
 	h := w.Header()
-	h.Set("Content-Type", segmentType)
+	h.Set("Content-Type", kind)
 	h.Set("Cache-Control", cache)
 	h.Set("ETag", tag)
 	probe := &rangeErrors{ResponseWriter: w}

@@ -22,6 +22,7 @@ import (
 
 	"earshot/internal/event"
 	"earshot/internal/observatory"
+	"earshot/internal/radio"
 	"earshot/internal/stage"
 	"earshot/internal/timeline"
 )
@@ -118,6 +119,15 @@ type Listeners interface {
 	ServeCues(w http.ResponseWriter, r *http.Request, slug string, tl *timeline.Timeline, aud *observatory.Audience) error
 }
 
+// Radio makes what needs another codec than ours, where a program for it is installed. ServeRadio is as Listeners' Serve methods. About gives the
+// event as it is now. Errors wrap radio.ErrNone where the program is missing.
+type Radio interface {
+	Converts(form radio.Form) error
+	ServeRadio(w http.ResponseWriter, r *http.Request, room Room, form radio.Form, about func() event.Event) error
+	AACPlaylist(ctx context.Context, room Room, about func() event.Event) ([]byte, error)
+	AACSegment(room Room, n uint64) ([]byte, error)
+}
+
 // Replays gives what was recorded. NotFound where there is nothing, Unavailable without a cause where another node has it.
 type Replays interface {
 	Replay(ctx context.Context, eventID string, origin time.Time) (Replay, error)
@@ -140,6 +150,7 @@ type Config struct {
 	Listeners Listeners
 	Replays   Replays
 	Pacer     Pacer
+	Radio     Radio // may be nil: no AAC, no MP3
 
 	// UI holds home.html, event.html, studio.html, operator.html, docs.html, 404.html and assets/. It is read once, by New.
 	UI fs.FS
@@ -197,6 +208,9 @@ func New(cfg Config) (http.Handler, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Radio == nil {
+		cfg.Radio = noRadio{}
+	}
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
@@ -217,6 +231,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	s.routeMedia()
 	s.routeHLS()
+	s.routeRadio()
 	s.routePages()
 	s.routeOperation()
 	if err := s.counters.register(cfg.Registerer); err != nil {

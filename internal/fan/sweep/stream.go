@@ -46,12 +46,16 @@ type Stream struct {
 	plan   atomic.Pointer[plan]
 	bye    atomic.Pointer[[]byte] // not nil once closed
 	bell   atomic.Pointer[chan struct{}]
+	here   atomic.Int64
 }
 
 // NewStream makes an empty stream.
 func (e *Engine) NewStream(cfg StreamConfig) *Stream {
 	return &Stream{cfg: cfg, engine: e}
 }
+
+// Listeners is how many listen to this stream now.
+func (s *Stream) Listeners() int { return int(s.here.Load()) }
 
 // Append adds the next chunk, whose first frame has this number, and wakes those who serve it. The bytes are shared, not copied.
 func (s *Stream) Append(frame uint64, b []byte) {

@@ -378,6 +378,7 @@ func (e *Engine) enter(j Join) *observatory.Listener {
 	t := j.Stream.cfg.Tally
 	t.Joined.Add(1)
 	t.Listeners.Add(1)
+	j.Stream.here.Add(1)
 	e.mu.Lock()
 	if _, known := e.streams[j.Stream]; !known {
 		e.streams[j.Stream] = struct{}{}
@@ -404,6 +405,7 @@ func (e *Engine) leave(j Join, ear *observatory.Listener, way Way) {
 		j.Stream.cfg.Audience.Leave(ear)
 	}
 	j.Stream.cfg.Tally.Listeners.Add(-1)
+	j.Stream.here.Add(-1)
 	e.Release(way)
 }
 
