@@ -27,6 +27,7 @@ type Shelf struct {
 	mu     sync.Mutex
 	segs   [keepSegments]segment // at number modulo length
 	text   []byte
+	caught bool          // the past was made: from now on text grows with the programme
 	change chan struct{} // closed when text changes
 }
 
@@ -96,6 +97,11 @@ func (s *Shelf) publish() {
 		return
 	}
 	s.text = text
+	listed := s.tl.Listed()
+	for _, l := range listed[max(0, len(listed)-2):] { // one that has just been closed there is on its way
+		_, ok := s.at(l.Number)
+		s.caught = s.caught || ok || s.end
+	}
 	close(s.change)
 	s.change = make(chan struct{})
 }
@@ -141,19 +147,22 @@ func (s *Shelf) write() []byte {
 
 const adtsSamples = 1024
 
-// Playlist is the media playlist; shared, not to be modified. Its addresses (aac/{number}.aac) are relative to its own. Before the first
-// segment is there it waits for it, and gives the context's error if it does not come.
+// Playlist is the media playlist; shared, not to be modified. Its addresses (aac/{number}.aac) are relative to its own. At the beginning it
+// waits until what can be made of the past is there, lest a player begin there; it gives the context's error if nothing comes.
 func (s *Shelf) Playlist(ctx context.Context) ([]byte, error) {
 	for {
 		s.mu.Lock()
-		text, change := s.text, s.change
+		text, caught, change := s.text, s.caught, s.change
 		s.mu.Unlock()
-		if text != nil {
+		if caught {
 			return text, nil
 		}
 		select {
 		case <-change:
 		case <-ctx.Done():
+			if text != nil {
+				return text, nil
+			}
 			return nil, ctx.Err()
 		}
 	}
