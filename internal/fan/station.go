@@ -16,7 +16,7 @@ import (
 
 // Bounds of conversions.
 const (
-	maxConverters = 32               // children at once on this node, of 40 MB and a hundredth of a core each
+	maxConverters = 32               // children at once on this node, of 50 MB each
 	linger        = 15 * time.Second // that a child lives on after the last who listened; longer than HLS players are silent
 	hlsBack       = 60               // parts of the past that a child begins with: six segments, what an HLS player wants to begin
 	lastWords     = 2 * time.Second  // for a child to say the rest while the server stops

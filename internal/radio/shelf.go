@@ -190,8 +190,8 @@ func appendTimestamp(b []byte, sample int64) []byte {
 }
 
 // Multivariant is the playlist that names both renditions: Opus, main.m3u8, for all who know it, and first; and AAC. Its bandwidth is the
-// encoder's, a tenth more in a lively second.
+// encoder's, and what ADTS and a lively second add.
 func Multivariant() []byte {
 	return append(timeline.Multivariant(),
-		"#EXT-X-STREAM-INF:BANDWIDTH=76000,AVERAGE-BANDWIDTH=68000,CODECS=\"mp4a.40.2\"\naac.m3u8\n"...)
+		"#EXT-X-STREAM-INF:BANDWIDTH=90000,AVERAGE-BANDWIDTH=72000,CODECS=\"mp4a.40.2\"\naac.m3u8\n"...)
 }
