@@ -14,7 +14,9 @@ import (
 	"earshot/internal/app"
 )
 
+// serveCmd's flags may be said by the environment and by a file too: see settings. A flag that may hold a secret has the tag secret: see hide.
 type serveCmd struct {
+	Config    string     `type:"path" placeholder:"FILE" help:"File of settings, in YAML: 'listen: 127.0.0.1:8080' says --listen. A flag beats the environment (EARSHOT_LISTEN), which beats the file."`
 	Listen    string     `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"TCP address of HTTP (${default})."`
 	Cert      string     `type:"path" placeholder:"FILE" help:"Certificate chain in PEM: --listen then speaks HTTPS (with --key)."`
 	Key       string     `type:"path" placeholder:"FILE" help:"Private key of --cert, in PEM."`
@@ -28,17 +30,18 @@ type serveCmd struct {
 	LogFormat string     `default:"text" enum:"text,json" help:"Form of the log on standard error: text or json (${default})."`
 }
 
+// Help is what --help adds.
+func (*serveCmd) Help() string {
+	return `Every flag can be said by the environment and by a file as well, under the same name: --node-roles is EARSHOT_NODE_ROLES, and 'node-roles'
+in the file that --config names. 'earshot config' prints what is in force and where it comes from.`
+}
+
 // Run is `earshot serve`.
-func (c *serveCmd) Run() error {
-	cfg := app.Config{Listen: c.Listen, Cert: c.Cert, Key: c.Key, UDP: c.UDP, Data: c.Data, FFmpeg: c.FFmpeg, Demo: c.Demo, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
-	cfg.Version = version
-	c.Nodes.fill(&cfg)
-	for _, s := range c.Advertise {
-		a, err := netip.ParseAddr(strings.TrimSpace(s))
-		if err != nil {
-			return fmt.Errorf("--advertise %q: want IP addresses, such as 203.0.113.7", s)
-		}
-		cfg.Advertise = append(cfg.Advertise, a)
+func (c *serveCmd) Run(s *settings) error {
+	c.derive(s)
+	cfg := app.Config{Version: version, Log: newLog(os.Stderr, c.LogLevel, c.LogFormat)}
+	if err := c.fill(&cfg); err != nil {
+		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -49,6 +52,23 @@ func (c *serveCmd) Run() error {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	printLinks(os.Stdout, node.Links(), c.Demo)
 	return node.Run(ctx)
+}
+
+// derive sets what follows from other settings where nobody said it, and tells of each why.
+func (c *serveCmd) derive(*settings) map[string]string { return nil }
+
+// fill says to the node what the flags say.
+func (c *serveCmd) fill(cfg *app.Config) error {
+	cfg.Listen, cfg.Cert, cfg.Key, cfg.UDP, cfg.Data, cfg.FFmpeg, cfg.Demo = c.Listen, c.Cert, c.Key, c.UDP, c.Data, c.FFmpeg, c.Demo
+	c.Nodes.fill(cfg)
+	for _, s := range c.Advertise {
+		a, err := netip.ParseAddr(strings.TrimSpace(s))
+		if err != nil {
+			return fmt.Errorf("--advertise %q: want IP addresses, such as 203.0.113.7", s)
+		}
+		cfg.Advertise = append(cfg.Advertise, a)
+	}
+	return nil
 }
 
 // printLinks tells a person at the terminal where to start. The operator's secret is printed where somebody reads it: with
