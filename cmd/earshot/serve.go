@@ -22,6 +22,7 @@ type serveCmd struct {
 	Key       string     `type:"path" placeholder:"FILE" help:"Private key of --cert, in PEM."`
 	UDP       string     `default:"127.0.0.1:8443" placeholder:"HOST:PORT" name:"udp" help:"UDP address of all WebRTC media; the same port is taken over TCP as a fallback (${default})."`
 	Advertise []string   `placeholder:"IP[,IP]" help:"Addresses that ICE candidates name, if they differ from --udp: behind a NAT, the public one."`
+	Proxies   []string   `name:"trusted-proxies" placeholder:"NET[,NET]" help:"Networks or addresses of proxies in front, such as 10.0.0.0/8: from these alone X-Forwarded-For, -Proto and -Host are believed."`
 	Data      string     `default:"./data" type:"path" help:"Folder of all that is kept; one process at a time (${default})."`
 	FFmpeg    string     `placeholder:"FILE" name:"ffmpeg" help:"Program that makes AAC and MP3 (ffmpeg, where it is on the PATH)."`
 	Nodes     nodesFlags `embed:""`
@@ -68,7 +69,23 @@ func (c *serveCmd) fill(cfg *app.Config) error {
 		}
 		cfg.Advertise = append(cfg.Advertise, a)
 	}
+	for _, s := range c.Proxies {
+		p, err := parseNetwork(strings.TrimSpace(s))
+		if err != nil {
+			return fmt.Errorf("--trusted-proxies %q: want networks or addresses, such as 10.0.0.0/8 or 2001:db8::1", s)
+		}
+		cfg.TrustedProxies = append(cfg.TrustedProxies, p)
+	}
 	return nil
+}
+
+// parseNetwork takes one address for a network of its own.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		a = a.Unmap().WithZone("")
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
 }
 
 // printLinks tells a person at the terminal where to start. The operator's secret is printed where somebody reads it: with

@@ -121,6 +121,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		UI:              ui.FS(),
 		OperatorKeyHash: web.HashSecret(a.operatorKey),
 		BaseURL:         cfg.Public,
+		TrustedProxies:  cfg.TrustedProxies,
 		CrowdKey:        crowdKey.Sum(nil),
 		Backup:          a.backup,
 		Metrics:         promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),

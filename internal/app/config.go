@@ -56,6 +56,10 @@ type Config struct {
 	// say so, and all else works.
 	FFmpeg string
 
+	// TrustedProxies are the networks of the proxies in front of Listen, whose X-Forwarded-For, -Proto and -Host are believed. From all
+	// others these headers are ignored. Whoever can connect from one of these networks can claim any address.
+	TrustedProxies []netip.Prefix
+
 	// Demo opens an event with two synthetic voices and prints a link with which anybody on this machine hosts it. Refused
 	// unless Listen is a loopback address.
 	Demo bool
@@ -85,6 +89,14 @@ func (c Config) Validate() error {
 	for _, a := range c.Advertise {
 		if a.IsUnspecified() || a.IsMulticast() {
 			return fmt.Errorf("--advertise %s: browsers cannot send there; name the address at which they reach this machine", a)
+		}
+	}
+	for _, p := range c.TrustedProxies {
+		switch {
+		case p.Bits() == 0:
+			return fmt.Errorf("--trusted-proxies %s: that would let everybody claim any address; name the network of your proxies, such as 10.0.0.0/8", p)
+		case p != p.Masked():
+			return fmt.Errorf("--trusted-proxies %s: want a network, such as %s, or one address without a slash", p, p.Masked())
 		}
 	}
 	if err := c.checkNodes(); err != nil {

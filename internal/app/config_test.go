@@ -36,6 +36,13 @@ func TestValidate(t *testing.T) {
 		}, []string{"--demo", "stage"}},
 		{"public", func(c *app.Config) { c.Public = "https://voice.example.org" }, nil},
 		{"public with a path", func(c *app.Config) { c.Public = "https://voice.example.org/" }, []string{"--public", "slash"}},
+		{"proxies", func(c *app.Config) {
+			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")}
+		}, nil},
+		{"everybody is a proxy", func(c *app.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::/0")} }, []string{"--trusted-proxies ::/0", "everybody"}},
+		{"a proxy's address as a network", func(c *app.Config) {
+			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.1.2.3/8")}
+		}, []string{"--trusted-proxies 10.1.2.3/8", "10.0.0.0/8"}},
 		{"advertise everything", func(c *app.Config) { c.Advertise = []netip.Addr{netip.IPv4Unspecified()} }, []string{"--advertise", "0.0.0.0"}},
 	} {
 		cfg := good

@@ -1,6 +1,10 @@
 package web
 
-import "time"
+import (
+	"net/http"
+	"net/netip"
+	"time"
+)
 
 // The parsers of what comes over the network, for their fuzz tests.
 
@@ -23,3 +27,9 @@ func Revision(header string) (uint64, error) { return ifMatch(header) }
 
 // Start is an event's start as it was understood.
 func Start(text, zone string) (time.Time, error) { return startIn(text, zone) }
+
+// Seen is whom a request comes from, and what was asked for, behind proxies.
+func Seen(trusted []netip.Prefix, r *http.Request) (remote, host, asked string) {
+	r = proxies(trusted).seen(r)
+	return r.RemoteAddr, r.Host, scheme(r)
+}

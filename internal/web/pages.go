@@ -200,15 +200,10 @@ func (s *web) base(r *http.Request) string {
 		return s.cfg.BaseURL
 	}
 	host := r.Host
-	if host == "" || len(host) > 260 || strings.ContainsFunc(host, func(c rune) bool {
-		return (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && !strings.ContainsRune(".-:[]_", c)
-	}) {
+	if !plainHost(host) {
 		host = "localhost"
 	}
-	if r.TLS != nil {
-		return "https://" + host
-	}
-	return "http://" + host
+	return scheme(r) + "://" + host
 }
 
 // wantsPage says whether a browser is asking for something to look at.

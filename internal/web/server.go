@@ -42,6 +42,7 @@ func (s *web) share(path string, methods ...string) {
 
 // ServeHTTP is the way of every request: guard, find the route, set deadlines, serve, count.
 func (s *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	r = s.proxies.seen(r) // from here on it is the client's
 	w := &response{ResponseWriter: rw}
 	_, pattern := s.mux.Handler(r)
 	defer func() { s.counters.served(pattern, w.status) }() // also what rescue cuts off

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -169,6 +170,9 @@ type Config struct {
 	// Backup writes all that must survive; sessions says whether browsers' sessions are in it. It may be nil.
 	Backup func(ctx context.Context, sessions bool, w io.Writer) error
 
+	// TrustedProxies are the peers whose X-Forwarded-For, -Proto and -Host are believed. From all others these headers mean nothing.
+	TrustedProxies []netip.Prefix
+
 	Metrics    http.Handler          // answers /metrics; may be nil, then it is 404
 	Registerer prometheus.Registerer // may be nil: counted, but not shown
 	Ready      func() error          // nil: takes listeners. May be nil
@@ -185,6 +189,8 @@ type web struct {
 	mux   *http.ServeMux
 	cors  *http.CrossOriginProtection
 	pages pages
+
+	proxies proxies
 
 	long     map[string]bool // patterns whose responses have no end that is known
 	open     map[string]bool // patterns that every origin may read
@@ -219,7 +225,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	s := &web{
 		cfg: cfg, log: cfg.Log, now: cfg.Now,
-		mux: http.NewServeMux(), cors: http.NewCrossOriginProtection(),
+		mux: http.NewServeMux(), cors: http.NewCrossOriginProtection(), proxies: cfg.TrustedProxies,
 		long: make(map[string]bool), open: make(map[string]bool),
 		salt: newSalt(), counters: newCounters(), quiet: &limitedLog{log: cfg.Log, now: cfg.Now},
 	}

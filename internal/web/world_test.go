@@ -57,7 +57,9 @@ type testRoom struct {
 type fataler interface{ Fatal(args ...any) }
 
 // newWorld starts one; close ends it.
-func newWorld(t fataler, dir string) *world {
+func newWorld(t fataler, dir string) *world { return newWorldWith(t, dir, func(*web.Config) {}) }
+
+func newWorldWith(t fataler, dir string, change func(*web.Config)) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &world{stop: cancel, rooms: map[string]*testRoom{}, operator: web.NewSecret(web.OperatorSecret), log: &lockedBuffer{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
@@ -70,11 +72,13 @@ func newWorld(t fataler, dir string) *world {
 	if w.archive, err = archive.Open(ctx, filepath.Join(dir, "events"), log, reg); err != nil {
 		t.Fatal(err)
 	}
-	handler, err := web.New(web.Config{
+	cfg := web.Config{
 		Store: w.store, House: w, Voices: &testVoices{}, Listeners: testListeners{}, Replays: testReplays{w.archive}, Pacer: &testPacer{}, UI: testUI,
 		OperatorKeyHash: web.HashSecret(w.operator), CrowdKey: []byte("thirty-two bytes of a test's key"), Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), Registerer: reg,
 		Ready: func() error { w.mu.Lock(); defer w.mu.Unlock(); return w.ready }, Log: log, Now: w.now,
-	})
+	}
+	change(&cfg)
+	handler, err := web.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
