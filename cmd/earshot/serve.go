@@ -20,6 +20,10 @@ type serveCmd struct {
 	Listen    string     `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"TCP address of HTTP (${default})."`
 	Cert      string     `type:"path" placeholder:"FILE" help:"Certificate chain in PEM: --listen then speaks HTTPS (with --key)."`
 	Key       string     `type:"path" placeholder:"FILE" help:"Private key of --cert, in PEM."`
+	Domain    []string   `placeholder:"NAME[,NAME]" help:"Domain of this node: its certificate is got by itself, from Let's Encrypt unless --acme-directory says otherwise, whose terms you agree to by this. --listen is then :443 and --udp :8443, unless they are said."`
+	ACMEDir   string     `name:"acme-directory" placeholder:"URL" help:"ACME directory of another authority."`
+	ACMEEmail string     `name:"acme-email" placeholder:"ADDRESS" help:"Where the authority may write to."`
+	ACMECA    string     `name:"acme-ca" type:"path" placeholder:"FILE" help:"Certificates in PEM to trust when asking --acme-directory, in place of the system's."`
 	UDP       string     `default:"127.0.0.1:8443" placeholder:"HOST:PORT" name:"udp" help:"UDP address of all WebRTC media; the same port is taken over TCP as a fallback (${default})."`
 	Advertise []string   `placeholder:"IP[,IP]" help:"Addresses that ICE candidates name, if they differ from --udp: behind a NAT, the public one."`
 	Proxies   []string   `name:"trusted-proxies" placeholder:"NET[,NET]" help:"Networks or addresses of proxies in front, such as 10.0.0.0/8: from these alone X-Forwarded-For, -Proto and -Host are believed."`
@@ -56,11 +60,26 @@ func (c *serveCmd) Run(s *settings) error {
 }
 
 // derive sets what follows from other settings where nobody said it, and tells of each why.
-func (c *serveCmd) derive(*settings) map[string]string { return nil }
+func (c *serveCmd) derive(s *settings) map[string]string {
+	why := map[string]string{}
+	if len(c.Domain) == 0 {
+		return why
+	}
+	set := func(flag string, to *string, value string) {
+		if !s.said(flag) {
+			*to, why[flag] = value, "default beside --domain"
+		}
+	}
+	set("listen", &c.Listen, ":443")
+	set("udp", &c.UDP, ":8443")
+	set("public", &c.Nodes.Public, "https://"+c.Domain[0])
+	return why
+}
 
 // fill says to the node what the flags say.
 func (c *serveCmd) fill(cfg *app.Config) error {
 	cfg.Listen, cfg.Cert, cfg.Key, cfg.UDP, cfg.Data, cfg.FFmpeg, cfg.Demo = c.Listen, c.Cert, c.Key, c.UDP, c.Data, c.FFmpeg, c.Demo
+	cfg.Domains, cfg.ACMEDirectory, cfg.ACMEEmail, cfg.ACMECA = c.Domain, c.ACMEDir, c.ACMEEmail, c.ACMECA
 	c.Nodes.fill(cfg)
 	for _, s := range c.Advertise {
 		a, err := netip.ParseAddr(strings.TrimSpace(s))

@@ -23,8 +23,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"earshot/internal/archive"
+	"earshot/internal/certs"
 	"earshot/internal/cluster"
-	"earshot/internal/event"
 	"earshot/internal/fan"
 	"earshot/internal/fan/sweep"
 	"earshot/internal/rtc"
@@ -43,7 +43,8 @@ type App struct {
 	cfg  Config
 	log  *slog.Logger
 	http *net.TCPListener
-	tls  *tls.Config // nil: plain HTTP
+	tls  *tls.Config   // nil: plain HTTP
+	acme *certs.Keeper // nil: a certificate was given, or none
 	port *fan.Port
 
 	cluster *cluster.Cluster
@@ -63,6 +64,9 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Public == "" && len(cfg.Domains) > 0 {
+		cfg.Public = "https://" + cfg.Domains[0]
+	}
 	a := &App{cfg: cfg, log: cfg.Log}
 	defer func() {
 		if err != nil {
@@ -72,6 +76,10 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 
 	// The ports first: whoever starts a second node by mistake is told so before a store is touched.
 	if a.tls, err = secure(cfg); err != nil {
+		return nil, err
+	}
+	roots, err := authorityRoots(cfg)
+	if err != nil {
 		return nil, err
 	}
 	if a.http, err = sweep.ListenTCP(ctx, cfg.Listen); err != nil {
@@ -85,6 +93,9 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 	if a.cluster, err = cluster.Open(ctx, cluster.Config{
 		Dir: cfg.Data, Version: cfg.Version, Log: a.log, Join: cfg.join(a.address()), Registerer: reg,
 	}); err != nil {
+		return nil, err
+	}
+	if err := a.keepCertificates(roots, reg); err != nil { // in the folder that is ours since the store is open
 		return nil, err
 	}
 	if a.operatorKey, a.newKey, err = a.findOperatorKey(ctx); err != nil {
@@ -127,6 +138,7 @@ func New(ctx context.Context, cfg Config) (_ *App, err error) {
 		Metrics:         promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 		Registerer:      reg,
 		Ready:           a.ready,
+		Notes:           a.notes,
 		Log:             a.log,
 		Now:             time.Now,
 		Version:         cfg.Version,
@@ -156,6 +168,9 @@ func (a *App) Run(ctx context.Context) error {
 	thrifty, enough := context.WithCancel(ctx)
 	var housekeeping sync.WaitGroup
 	housekeeping.Go(func() { a.giveMemoryBack(thrifty) })
+	if a.acme != nil {
+		housekeeping.Go(func() { a.acme.Run(thrifty) })
+	}
 	defer housekeeping.Wait()
 	defer enough()
 	a.log.Info("serving", "http", a.http.Addr().String(), "udp", a.port.Addr().String())
@@ -199,6 +214,9 @@ func (a *App) close(ctx context.Context) {
 			warn("http", a.server.Close())
 		}
 	}
+	if a.acme != nil {
+		a.acme.Close()
+	}
 	if a.http != nil {
 		warn("listener", a.http.Close())
 	}
@@ -211,32 +229,6 @@ func (a *App) close(ctx context.Context) {
 	if a.cluster != nil {
 		warn("store", a.cluster.Close(ctx))
 	}
-}
-
-// ready says whether this node takes listeners.
-func (a *App) ready() error {
-	if a.leaving.Load() {
-		return event.Unavailable("The server is restarting.", nil)
-	}
-	return a.cluster.Ready()
-}
-
-// secure reads the certificate: nil without one.
-func secure(cfg Config) (*tls.Config, error) {
-	if cfg.Cert == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
-	if err != nil {
-		return nil, fmt.Errorf("--cert %s, --key %s: want a certificate chain and its key in PEM: %w", cfg.Cert, cfg.Key, err)
-	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{pair},
-		NextProtos:   []string{"h2", "http/1.1"},
-		// Each write of a part is one record, from the first: small records to begin with would only cost system calls.
-		DynamicRecordSizingDisabled: true,
-	}, nil
 }
 
 // listenError turns the system's word into what an operator can act on.

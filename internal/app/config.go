@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 
+	"earshot/internal/certs"
 	"earshot/internal/cluster"
 	"earshot/internal/radio"
 )
@@ -22,6 +24,14 @@ type Config struct {
 
 	// Cert and Key are PEM files of a certificate chain and its key. With them Listen speaks HTTPS: TLS 1.2 and later, HTTP/2 and 1.1.
 	Cert, Key string
+
+	// Domains are names that lead to this node: it gets their certificates by itself, by ACME, and Listen speaks HTTPS. The authority
+	// connects to TCP port 443 of each, which must come to Listen. Naming one is agreeing to the authority's terms. Not beside Cert.
+	Domains []string
+
+	// ACMEDirectory is the URL of the authority; empty: Let's Encrypt. ACMEEmail is where it writes to when something is wrong, and may be
+	// empty. ACMECA is a PEM file of certificates to trust when asking a private authority, in place of the system's.
+	ACMEDirectory, ACMEEmail, ACMECA string
 
 	// UDP is the address, host:port, of all WebRTC media. The same port number is taken over TCP as a fallback.
 	UDP string
@@ -48,7 +58,7 @@ type Config struct {
 	// Roles say what the node does for an event: RoleStage, RoleEdge or both. Empty is both. Without NATS it must be both.
 	Roles []Role
 
-	// Public is the URL at which people reach this node, such as https://voice.example.org. Empty: links name the host that was asked
+	// Public is the URL at which people reach this node, such as https://voice.example.org. Empty: the first of Domains; without one, links name the host that was asked
 	// for, and other nodes name the address in Listen, if that is one.
 	Public string
 
@@ -82,6 +92,9 @@ func (c Config) Validate() error {
 	}
 	if (c.Cert == "") != (c.Key == "") {
 		return errors.New("--cert and --key belong together: name the PEM file of the certificate and that of its key")
+	}
+	if err := c.checkDomains(); err != nil {
+		return err
 	}
 	if c.Data == "" {
 		return errors.New("--data is empty: name a folder that this process may write, such as ./data")
@@ -125,6 +138,34 @@ const (
 
 // is says whether the node has a role.
 func (c Config) is(r Role) bool { return len(c.Roles) == 0 || slices.Contains(c.Roles, r) }
+
+func (c Config) checkDomains() error {
+	if len(c.Domains) == 0 {
+		if c.ACMEDirectory != "" || c.ACMEEmail != "" || c.ACMECA != "" {
+			return errors.New("--acme-directory, --acme-email and --acme-ca say how certificates are got for --domain, which is missing")
+		}
+		return nil
+	}
+	if c.Cert != "" {
+		return errors.New("--domain and --cert exclude each other: either the certificate is got by itself, or it is given")
+	}
+	for _, d := range c.Domains {
+		if _, err := certs.CheckDomain(d); err != nil {
+			return fmt.Errorf("--domain %q: %w", d, err)
+		}
+	}
+	if c.ACMEDirectory != "" {
+		if u, err := url.Parse(c.ACMEDirectory); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			return fmt.Errorf("--acme-directory %q: want the https:// address of an ACME directory", c.ACMEDirectory)
+		}
+	}
+	if c.ACMEEmail != "" {
+		if a, err := mail.ParseAddress(c.ACMEEmail); err != nil || a.Address != c.ACMEEmail {
+			return fmt.Errorf("--acme-email %q: want an address alone, such as you@example.org", c.ACMEEmail)
+		}
+	}
+	return nil
+}
 
 func (c Config) checkNodes() error {
 	for _, r := range c.Roles {

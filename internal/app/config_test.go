@@ -43,6 +43,21 @@ func TestValidate(t *testing.T) {
 		{"a proxy's address as a network", func(c *app.Config) {
 			c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.1.2.3/8")}
 		}, []string{"--trusted-proxies 10.1.2.3/8", "10.0.0.0/8"}},
+		{"a domain", func(c *app.Config) {
+			c.Domains, c.ACMEEmail = []string{"talk.example.org", "gespräch.example"}, "me@example.org"
+		}, nil},
+		{"a domain's address", func(c *app.Config) { c.Domains = []string{"https://talk.example.org"} }, []string{"--domain", "without https://"}},
+		{"a domain with a port", func(c *app.Config) { c.Domains = []string{"talk.example.org:443"} }, []string{"--domain", "without a port"}},
+		{"a wildcard", func(c *app.Config) { c.Domains = []string{"*.example.org"} }, []string{"--domain", "wildcard"}},
+		{"half a domain", func(c *app.Config) { c.Domains = []string{"localhost"} }, []string{"--domain", "full domain name"}},
+		{"an IP address", func(c *app.Config) { c.Domains = []string{"192.0.2.1"} }, []string{"--domain", "192.0.2.1", "domain name"}},
+		{"no domain", func(c *app.Config) { c.Domains = []string{""} }, []string{"--domain", "full domain name"}},
+		{"a domain and a certificate", func(c *app.Config) { c.Domains, c.Cert, c.Key = []string{"talk.example.org"}, "a", "b" }, []string{"--domain", "--cert"}},
+		{"an authority for nothing", func(c *app.Config) { c.ACMEDirectory = "https://ca.example" }, []string{"--acme-directory", "--domain"}},
+		{"an authority without TLS", func(c *app.Config) {
+			c.Domains, c.ACMEDirectory = []string{"talk.example.org"}, "http://ca.example"
+		}, []string{"--acme-directory", "https://"}},
+		{"no address", func(c *app.Config) { c.Domains, c.ACMEEmail = []string{"talk.example.org"}, "me" }, []string{"--acme-email", "you@example.org"}},
 		{"advertise everything", func(c *app.Config) { c.Advertise = []netip.Addr{netip.IPv4Unspecified()} }, []string{"--advertise", "0.0.0.0"}},
 	} {
 		cfg := good

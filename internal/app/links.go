@@ -17,6 +17,9 @@ type Links struct {
 // Links gives this node's.
 func (a *App) Links() Links {
 	base := a.URL()
+	if len(a.cfg.Domains) > 0 { // the certificate is for no other address
+		base = a.cfg.Public
+	}
 	l := Links{
 		Listener: base + "/",
 		Operator: base + "/operator#k=" + a.operatorKey,

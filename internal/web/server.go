@@ -235,7 +235,13 @@ func (s *web) routeOperation() {
 			line(w, http.StatusServiceUnavailable, text)
 			return
 		}
-		line(w, http.StatusOK, "ready")
+		text := "ready"
+		if s.cfg.Notes != nil {
+			for _, note := range s.cfg.Notes() {
+				text += "\n" + note
+			}
+		}
+		line(w, http.StatusOK, text)
 	})
 	s.handle("GET "+consentPath, s.consent)
 	s.handleLong("GET "+backupPath, s.backup)

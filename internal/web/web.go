@@ -176,6 +176,7 @@ type Config struct {
 	Metrics    http.Handler          // answers /metrics; may be nil, then it is 404
 	Registerer prometheus.Registerer // may be nil: counted, but not shown
 	Ready      func() error          // nil: takes listeners. May be nil
+	Notes      func() []string       // what an operator should know all the same, a sentence each, nothing secret. May be nil
 	Log        *slog.Logger          // may be nil
 	Now        func() time.Time      // may be nil: time.Now
 	Version    string                // of the program, for the API's document; may be empty
