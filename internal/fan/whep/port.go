@@ -37,25 +37,31 @@ func Listen(addr string, log *slog.Logger) (*Port, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for WebRTC on %q: %w", addr, err)
 	}
-	for try := 0; ; try++ {
-		u, l, err := listenBoth(ua)
-		if err == nil {
-			p, err := newPort(u, l, tcpIdle, log)
-			if err != nil {
-				return nil, fmt.Errorf("listen for WebRTC on %q: %w", addr, err)
-			}
-			return p, nil
-		}
-		if ua.Port != 0 || try == 20 {
-			if errors.Is(err, syscall.EADDRINUSE) {
-				return nil, fmt.Errorf("listen for WebRTC on %q: another program uses this port: %w", addr, err)
-			}
-			return nil, fmt.Errorf("listen for WebRTC on %q: %w", addr, err)
-		}
+	u, l, err := listenBoth(ua)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen for WebRTC on %q: another program uses this port: %w", addr, err)
 	}
+	var p *Port
+	if err == nil {
+		p, err = newPort(u, l, tcpIdle, log)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for WebRTC on %q: %w", addr, err)
+	}
+	return p, nil
 }
 
-func listenBoth(ua *net.UDPAddr) (*net.UDPConn, *net.TCPListener, error) {
+// listenBoth takes the same port by UDP and by TCP; where any will do, one that is free for both.
+func listenBoth(ua *net.UDPAddr) (u *net.UDPConn, l *net.TCPListener, err error) {
+	for range 20 {
+		if u, l, err = listenOnce(ua); err == nil || ua.Port != 0 {
+			break
+		}
+	}
+	return u, l, err
+}
+
+func listenOnce(ua *net.UDPAddr) (*net.UDPConn, *net.TCPListener, error) {
 	u, err := net.ListenUDP("udp", ua)
 	if err != nil {
 		return nil, nil, err
