@@ -8,7 +8,7 @@ import (
 )
 
 // MaxBans bounds the bans of one event, which are one record.
-const MaxBans = 1000
+const MaxBans = 500
 
 // Roll is what was decided about the people of one event beyond what their links say. A copy from the store is read only.
 type Roll struct {

@@ -70,7 +70,18 @@ func (s *web) ban(ctx context.Context, c call, in *personIn) (*struct{}, error) 
 		if c.has && b.Means(c.me.ID) {
 			b.Link = "" // who bans shares the link: theirs is to ban one, not themself
 		}
-		if _, err := s.cfg.Store.UpdateRoll(ctx, c.event.ID, func(r *event.Roll) error { return r.Ban(b) }); err != nil {
+		for _, p := range state.People {
+			if b.Means(p.ID) && !c.over(p.Role) {
+				return aboveYou
+			}
+		}
+		_, err = s.cfg.Store.UpdateRoll(ctx, c.event.ID, func(r *event.Roll) error {
+			if !c.reaches(*r, b.Means) {
+				return aboveYou
+			}
+			return r.Ban(b)
+		})
+		if err != nil {
 			return err
 		}
 		return st.Ban(ctx, b)

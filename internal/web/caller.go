@@ -114,18 +114,38 @@ func aliasFits(a string) bool {
 // event takes the place of the invite's. For somebody who is banned it is an error, shutOut.
 func (s *web) person(ctx context.Context, c caller, eventID string) (event.Person, bool, error) {
 	p, ok, err := s.invited(ctx, c, eventID)
-	if err != nil || !ok {
+	if err != nil {
 		return event.Person{}, false, err
 	}
 	roll, err := s.cfg.Store.Roll(ctx, eventID)
 	if err != nil {
 		return event.Person{}, false, err
 	}
-	if roll.Bans(p.ID) {
+	// A ban outlives the link by which somebody came.
+	if g, held := c.session.Grant(eventID); ok && roll.Bans(p.ID) || held && roll.Bans(g.Person.ID) {
 		return event.Person{}, false, shutOut
 	}
-	p.Role = roll.RoleOf(p)
+	if !ok {
+		return event.Person{}, false, nil
+	}
+	p.Role = s.roleOf(roll, c, p)
 	return p, true, nil
+}
+
+// roleOf gives the role that p has. What was given to a program's name on a link that others share is nobody's in particular: whoever has
+// the link could take the name. And who came by a host's link has given the host's role away under each name that the link allows.
+func (s *web) roleOf(roll event.Roll, c caller, p event.Person) event.Role {
+	given := roll.RoleOf(p)
+	switch {
+	case c.invite == nil:
+	case c.invite.Role == event.Host:
+		if _, own := roll.Roles[p.ID]; !own {
+			return roll.RoleOf(event.Person{ID: personID(c.invite.ID, ""), Role: p.Role})
+		}
+	case c.invite.Uses != 1 && given.May(event.HandOver):
+		return p.Role
+	}
+	return given
 }
 
 // shutOut refuses who was banned. It is one value, compared with.
@@ -152,7 +172,9 @@ func (s *web) invited(ctx context.Context, c caller, eventID string) (event.Pers
 	}
 	for _, i := range invites {
 		if i.ID == grant.Invite {
-			return grant.Person, i.Usable(s.now()), nil
+			// A session whose use was given back, because opening it seemed to fail, opens nothing either.
+			held := i.Uses == 0 || i.Took(taker(i, browserOf(c.secret)))
+			return grant.Person, held && i.Usable(s.now()), nil
 		}
 	}
 	return event.Person{}, false, nil
@@ -199,6 +221,16 @@ func (c call) may(a event.Action) bool {
 // over says whether the caller's rights reach somebody in a role.
 func (c call) over(r event.Role) bool {
 	return c.operator || c.at.Role.Over(r)
+}
+
+// reaches says whether the caller's rights reach all to whom roll gave a role and whom means means.
+func (c call) reaches(roll event.Roll, means func(id string) bool) bool {
+	for id, role := range roll.Roles {
+		if means(id) && !c.over(role) {
+			return false
+		}
+	}
+	return true
 }
 
 // rights lists what the caller may do.

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"earshot/internal/event"
 	"earshot/internal/stage"
@@ -26,11 +27,18 @@ func (s *web) handOver(ctx context.Context, c call, in *personIn) (*struct{}, er
 		case to.Role == event.Host:
 			return event.Conflict("They are a host already.")
 		}
+		shared, err := s.sharedProgram(ctx, c.event.ID, to.ID)
+		switch {
+		case err != nil:
+			return err
+		case shared:
+			return event.Conflict("They speak with a program, by a link that others could use under the same name. Give the role to somebody who came by a browser, or by a link for one use.")
+		}
 		h := stage.Handover{To: to.ID}
 		if c.at.Role == event.Host {
 			h.From = c.me.ID
 		}
-		_, err := s.cfg.Store.UpdateRoll(ctx, c.event.ID, func(r *event.Roll) error {
+		_, err = s.cfg.Store.UpdateRoll(ctx, c.event.ID, func(r *event.Roll) error {
 			if h.From != "" && r.RoleOf(c.me) != event.Host {
 				return event.Conflict("You gave this role away already.")
 			}
@@ -45,4 +53,18 @@ func (s *web) handOver(ctx context.Context, c call, in *personIn) (*struct{}, er
 		}
 		return st.HandOver(ctx, h)
 	})
+}
+
+// sharedProgram says whether a person is a program by an invite that others may use, too: then the name is whose turn it is to use it.
+func (s *web) sharedProgram(ctx context.Context, eventID, person string) (bool, error) {
+	invites, err := s.cfg.Store.Invites(ctx, eventID)
+	if err != nil {
+		return false, err
+	}
+	for _, i := range invites {
+		if i.Role != event.Host && i.Uses != 1 && strings.HasPrefix(person, programTag(i.ID)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -122,7 +122,8 @@ func (s *web) createInvite(ctx context.Context, c call, in *inviteIn) (*inviteOu
 	if err != nil {
 		return nil, err
 	}
-	if len(all) >= maxInvites {
+	// The second half is for those who run the event: who may only invite must not be able to use all up.
+	if len(all) >= maxInvites || len(all) >= maxInvites/2 && !c.may(event.Steer) {
 		return nil, event.Conflict("This event has as many invites as are possible. Share one that exists.")
 	}
 	secret := NewSecret(InviteSecret)
@@ -149,8 +150,14 @@ func (s *web) revokeInvite(ctx context.Context, c call, in *inviteID) (*struct{}
 	if room, open := s.cfg.House.Room(c.event.Slug); open && room.Stage == nil {
 		return nil, Elsewhere(room.StageAt) // who came by it must leave the stage at once, and only its own node can see to that
 	}
-	invite, err := s.cfg.Store.UpdateInvite(ctx, c.event.ID, in.ID, func(i *event.Invite) error {
-		if !c.over(i.Role) {
+	roll, err := s.cfg.Store.Roll(ctx, c.event.ID)
+	if err != nil {
+		return nil, err
+	}
+	tag := personTag(in.ID)
+	_, err = s.cfg.Store.UpdateInvite(ctx, c.event.ID, in.ID, func(i *event.Invite) error {
+		// Somebody who came by it may have been given a higher role since.
+		if !c.over(i.Role) || !c.reaches(roll, func(id string) bool { return strings.HasPrefix(id, tag) }) {
 			return aboveYou
 		}
 		i.Revoked = true
@@ -163,7 +170,6 @@ func (s *web) revokeInvite(ctx context.Context, c call, in *inviteID) (*struct{}
 	if !open || room.Stage == nil {
 		return nil, nil
 	}
-	tag := personTag(invite.ID)
 	for _, p := range room.Stage.State().People {
 		if !strings.HasPrefix(p.ID, tag) {
 			continue

@@ -88,7 +88,7 @@ func (s *web) openSession(ctx context.Context, c call, in *exchange) (_ *session
 		if name, err = event.CleanLine("name", in.Body.Name, event.MaxName); err != nil {
 			return nil, err
 		}
-		browser := "session:" + HashSecret(secret)
+		browser := browserOf(secret)
 		who := "" // a host's invite is one person, wherever it is opened
 		if invite.Role != event.Host {
 			who = browser
@@ -116,12 +116,15 @@ func (s *web) openSession(ctx context.Context, c call, in *exchange) (_ *session
 	if err != nil {
 		return nil, err
 	}
-	shown, err := s.showSession(ctx, caller{operator: s.isOperator(session), session: session})
+	shown, err := s.showSession(ctx, caller{operator: s.isOperator(session), secret: secret, session: session})
 	if err != nil {
 		return nil, err
 	}
 	return &sessionCookie{Cookie: s.cookie(secret, session.Expires), Body: shown}, nil
 }
+
+// browserOf is what stands for the browser that has a session with this secret.
+func browserOf(secret string) string { return "session:" + HashSecret(secret) }
 
 // grow adds to the session with this secret, or makes it. change sees it as it is at that moment, and is called again if another request
 // was quicker.
