@@ -26,7 +26,7 @@ chmod 755 "$tree"
 install -D -m 755 "$binary" "$tree/usr/bin/earshot"
 install -D -m 644 packaging/earshot.service "$tree/usr/lib/systemd/system/earshot.service"
 install -D -m 644 packaging/earshot.sysusers "$tree/usr/lib/sysusers.d/earshot.conf"
-install -D -m 644 packaging/earshot.default "$tree/etc/default/earshot"
+install -D -m 640 packaging/earshot.default "$tree/etc/default/earshot"
 install -D -m 644 LICENSE "$tree/usr/share/doc/earshot/copyright"
 install -m 644 README.md PROTOCOL.md CHANGES.md "$tree/usr/share/doc/earshot/"
 # Its code is in the binary, and its licence asks to be with it.

@@ -27,7 +27,7 @@ import (
 
 type backupCmd struct {
 	File      string `arg:"" help:"File to write; -: standard output."`
-	URL       string `name:"url" default:"http://127.0.0.1:8080" placeholder:"URL" help:"Where the running server is (${default})."`
+	URL       string `name:"url" placeholder:"URL" help:"Where the running server is. Without it http://127.0.0.1:8080, but not for one that has a domain."`
 	Data      string `default:"./data" type:"path" help:"The server's data folder, for the operator's key in it (${default})."`
 	Key       string `name:"operator-key" env:"EARSHOT_OPERATOR_KEY" placeholder:"KEY" help:"The operator's key, where the data folder is not at hand."`
 	CA        string `name:"ca" placeholder:"FILE" type:"existingfile" help:"Certificates to trust beside the system's, in PEM form."`
@@ -125,6 +125,13 @@ func incomplete(sum backup.Summary) error {
 
 // request makes the request, and sends the key nowhere where others could read it on the way.
 func (c *backupCmd) request(ctx context.Context) (*http.Request, error) {
+	if c.URL == "" {
+		// Such a server listens elsewhere, and whoever listens there would get the key.
+		if _, err := os.Stat(filepath.Join(c.Data, "certificates")); err == nil {
+			return nil, errors.New("this node has certificates of its own: name it by its domain, --url https://NAME")
+		}
+		c.URL = "http://127.0.0.1:8080"
+	}
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
 		return nil, fmt.Errorf("--url %q: want http:// or https:// and a host, such as http://127.0.0.1:8080", c.URL)

@@ -119,6 +119,8 @@ func hide(text, kind string) string {
 		switch {
 		case err != nil:
 			parts[i] = "..." // it may hold a secret all the same
+		case u.Host == "" && strings.Contains(p, "@"):
+			parts[i] = "..." // without a scheme it may be a user and a password
 		case u.User == nil:
 		default:
 			// A name alone may be a token.

@@ -24,6 +24,9 @@ func (a *App) backup(ctx context.Context, sessions bool, to io.Writer) error {
 	if !sessions {
 		about.LeftOut = append(about.LeftOut, "sessions of browsers")
 	}
+	if len(a.cfg.Domains) > 0 {
+		about.LeftOut = append(about.LeftOut, "certificates, which are got anew")
+	}
 	buckets := a.cluster.Snapshot(sessions)
 	for _, b := range buckets {
 		about.Buckets[b.Name] = b.Revision

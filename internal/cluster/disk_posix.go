@@ -16,6 +16,9 @@ var (
 	diskReadOnly = []syscall.Errno{syscall.EROFS, syscall.EACCES, syscall.EPERM}
 )
 
+// openOwn opens no symbolic link.
+const openOwn = syscall.O_NOFOLLOW
+
 // errLocked is another's lock.
 const errLocked = syscall.EWOULDBLOCK
 

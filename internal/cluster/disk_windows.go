@@ -13,6 +13,9 @@ var (
 	diskReadOnly = []syscall.Errno{windows.ERROR_WRITE_PROTECT, windows.ERROR_ACCESS_DENIED}
 )
 
+// openOwn asks for nothing here: links need rights of their own.
+const openOwn = 0
+
 // errLocked is another's lock.
 const errLocked = windows.ERROR_LOCK_VIOLATION
 

@@ -38,7 +38,8 @@ func claim(path string) (*folder, error) {
 		return nil, plain(err) // a parent that may not be opened holds a folder that was there before
 	}
 	name := filepath.Join(path, "lock")
-	lock, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	// Where the folder is another user's and this process may do more than they, the name must not lead elsewhere.
+	lock, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|openOwn, 0o600)
 	if err != nil {
 		return nil, plain(err)
 	}

@@ -195,12 +195,13 @@ func (s *station) take(p radio.Piece) {
 // each part. With "Icy-MetaData: 1" in the request there is metadata in between, as SHOUTcast began it: every radio.MetaInterval bytes. An
 // error means that nothing was written: radio.ErrNone, or an *event.Error.
 func (f *Fan) ServeRadio(w http.ResponseWriter, r *http.Request, src Source, form radio.Form, about func() About) error {
-	s, err := f.tune(src, form, about)
+	wish, given, err := f.admit(r) // first: who gets nothing starts no child either
 	if err != nil {
 		return err
 	}
-	wish, given, err := f.admit(r)
+	s, err := f.tune(src, form, about)
 	if err != nil {
+		f.sweep.Release(sweep.Way(r.ProtoMajor != 1))
 		return err
 	}
 	a := about()
