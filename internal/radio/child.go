@@ -54,6 +54,7 @@ func spawn(ctx context.Context, path string, args []string, head []byte) (*child
 		kill()
 		return nil, err
 	}
+	offer(c.cmd.Process.Pid)
 	c.wg.Go(func() { c.write(stdin, head) })
 	c.wg.Go(func() { c.read(stdout) })
 	return c, nil

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -285,6 +287,9 @@ func TestUnwanted(t *testing.T) {
 	c := convert(t, p, radio.MP3, ffmpeg(t, radio.MP3), 100)
 	wait(t, "sound", func() bool { return len(c.got()) > 15 })
 	pid := int(c.PID.Load())
+	if first, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid)); runtime.GOOS == "linux" && string(first) != "1000\n" {
+		t.Errorf("short of memory, the kernel takes it at %q (%v), not first", first, err)
+	}
 	c.wanted.Store(false)
 	<-c.done
 	if err := syscall.Kill(pid, 0); err == nil {
