@@ -389,16 +389,15 @@ func edgeRefuses(t *testing.T, stage, edge *node) {
 		{"DELETE", "/api/v1/events/demo/invites/in_demo", nil, stage.key},
 		{"POST", "/api/v1/events/demo/end", nil, stage.key},
 	} {
-		var body io.Reader
-		kind := ""
+		kind, body := "", []byte(nil)
 		if strings.HasPrefix(c.path, "/e/") {
-			body, kind = strings.NewReader("v=0\r\n"), "application/sdp"
+			kind, body = "application/sdp", []byte("v=0\r\n")
 		} else if c.body != nil {
-			b, _ := json.Marshal(c.body)
-			body, kind = bytes.NewReader(b), "application/json"
+			kind = "application/json"
+			body, _ = json.Marshal(c.body)
 		}
 		await(t, 5*time.Second, "the edge knows the invite", func() bool {
-			req, err := http.NewRequest(c.method, edge.url+c.path, body)
+			req, err := http.NewRequest(c.method, edge.url+c.path, bytes.NewReader(body)) // a new one each time: the last was read
 			if err != nil {
 				t.Fatal(err)
 			}
