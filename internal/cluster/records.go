@@ -77,26 +77,53 @@ func (c *Cluster) Events(context.Context) ([]event.Event, error) {
 // UpdateEvent changes an event by compare-and-set: change gets a fresh copy, and gets it again if another was quicker. Its error
 // ends the attempt and is returned as it is. ID, Slug and Created stay what they are.
 func (c *Cluster) UpdateEvent(ctx context.Context, slug string, change func(*event.Event) error) (event.Event, error) {
-	for {
+	find := func() (record[event.Event], error) {
 		r, ok := c.events.get(slug)
 		if !ok {
-			return event.Event{}, errNoEvent
+			return r, errNoEvent
 		}
-		e := eventOf(r)
-		if err := change(&e); err != nil {
-			return event.Event{}, err
+		r.value = eventOf(r)
+		return r, nil
+	}
+	e, revision, err := amend(ctx, c, c.events, fmt.Sprintf("event %q", slug), find, func(e *event.Event) error {
+		id, slug, created := e.ID, e.Slug, e.Created
+		err := change(e)
+		e.ID, e.Slug, e.Created = id, slug, created
+		return err
+	})
+	if err != nil {
+		return event.Event{}, err
+	}
+	e.Revision = revision
+	return e, nil
+}
+
+// amend changes a record of a mirror by compare-and-set. find gives it as it is at that moment, as a copy that change may write to, with its
+// key; without a revision there is none, and what change makes of the value is the first. Both are called again if another was quicker. An
+// error of either ends the attempt and is returned as it is.
+func amend[T any](ctx context.Context, c *Cluster, m *mirror[T], what string, find func() (record[T], error), change func(*T) error) (_ T, revision uint64, err error) {
+	var none T
+	for {
+		r, err := find()
+		if err != nil {
+			return none, 0, err
 		}
-		e.ID, e.Slug, e.Created = r.value.ID, r.value.Slug, r.value.Created
-		rev, err := write(ctx, c, c.events, update, slug, &e, r.revision)
+		if err := change(&r.value); err != nil {
+			return none, 0, err
+		}
+		how := update
+		if r.revision == 0 {
+			how = create
+		}
+		revision, err := write(ctx, c, m, how, r.key, &r.value, r.revision)
 		switch {
 		case err == nil:
-			e.Revision = rev
-			return e, nil
-		case !errors.Is(err, errMoved):
-			return event.Event{}, err
+			return r.value, revision, nil
+		case !errors.Is(err, errMoved) && !errors.Is(err, errTaken):
+			return none, 0, err
 		}
-		if err := c.events.awaitNewer(ctx, c.life, slug, r.revision); err != nil {
-			return event.Event{}, unavailable(fmt.Errorf("update event %q: %w", slug, err))
+		if err := m.awaitNewer(ctx, c.life, r.key, r.revision); err != nil {
+			return none, 0, unavailable(fmt.Errorf("update %s: %w", what, err))
 		}
 	}
 }
@@ -176,28 +203,22 @@ var errNoInvite = event.NotFound("There is no such invite.")
 
 // UpdateInvite changes an invite by compare-and-set, as UpdateEvent does an event. ID, Event and Hash stay what they are.
 func (c *Cluster) UpdateInvite(ctx context.Context, eventID, id string, change func(*event.Invite) error) (event.Invite, error) {
-	for {
+	find := func() (record[event.Invite], error) {
 		all := c.invites.where(func(i event.Invite) bool { return i.Event == eventID && i.ID == id })
 		if len(all) == 0 {
-			return event.Invite{}, errNoInvite
+			return record[event.Invite]{}, errNoInvite
 		}
-		found := all[len(all)-1]
-		i := ownInvite(found.value)
-		if err := change(&i); err != nil {
-			return event.Invite{}, err
-		}
-		i.ID, i.Event, i.Hash = found.value.ID, found.value.Event, found.value.Hash
-		_, err := write(ctx, c, c.invites, update, found.key, &i, found.revision)
-		switch {
-		case err == nil:
-			return i, nil
-		case !errors.Is(err, errMoved):
-			return event.Invite{}, err
-		}
-		if err := c.invites.awaitNewer(ctx, c.life, found.key, found.revision); err != nil {
-			return event.Invite{}, unavailable(fmt.Errorf("update invite %q: %w", id, err))
-		}
+		r := all[len(all)-1]
+		r.value = ownInvite(r.value)
+		return r, nil
 	}
+	i, _, err := amend(ctx, c, c.invites, fmt.Sprintf("invite %q", id), find, func(i *event.Invite) error {
+		id, eventID, hash := i.ID, i.Event, i.Hash
+		err := change(i)
+		i.ID, i.Event, i.Hash = id, eventID, hash
+		return err
+	})
+	return i, err
 }
 
 var errNoSession = event.NotFound("This session does not exist, or has expired.")
@@ -205,31 +226,16 @@ var errNoSession = event.NotFound("This session does not exist, or has expired."
 // UpdateSession changes the session under key, the hex SHA-256 of its cookie's secret, by compare-and-set, as UpdateEvent does an
 // event. Where there is none, or one that has expired, change gets an empty one, which is stored as it makes it.
 func (c *Cluster) UpdateSession(ctx context.Context, key string, change func(*event.Session) error) (event.Session, error) {
-	for {
-		r, ok := c.sessions.get(key)
-		how := update
-		if !ok {
-			how = create
+	find := func() (record[event.Session], error) {
+		r, _ := c.sessions.get(key)
+		if !time.Now().Before(r.value.Expires) {
+			r.value = event.Session{}
 		}
-		var s event.Session
-		if ok && time.Now().Before(r.value.Expires) {
-			s = r.value
-			s.Grants = slices.Clone(s.Grants) // change's to write
-		}
-		if err := change(&s); err != nil {
-			return event.Session{}, err
-		}
-		_, err := write(ctx, c, c.sessions, how, key, &s, r.revision)
-		switch {
-		case err == nil:
-			return s, nil
-		case !errors.Is(err, errMoved) && !errors.Is(err, errTaken):
-			return event.Session{}, err
-		}
-		if err := c.sessions.awaitNewer(ctx, c.life, key, r.revision); err != nil {
-			return event.Session{}, unavailable(fmt.Errorf("update session: %w", err))
-		}
+		r.key, r.value.Grants = key, slices.Clone(r.value.Grants)
+		return r, nil
 	}
+	s, _, err := amend(ctx, c, c.sessions, "session", find, change)
+	return s, err
 }
 
 // Session gives a session that has not expired.
@@ -272,27 +278,13 @@ func (c *Cluster) Roll(_ context.Context, eventID string) (event.Roll, error) {
 
 // UpdateRoll changes an event's roll by compare-and-set, as UpdateEvent does an event. Where there is none, change gets an empty one.
 func (c *Cluster) UpdateRoll(ctx context.Context, eventID string, change func(*event.Roll) error) (event.Roll, error) {
-	for {
-		r, ok := c.rolls.get(eventID)
-		how := update
-		if !ok {
-			how = create
-		}
-		roll := r.value.Clone()
-		if err := change(&roll); err != nil {
-			return event.Roll{}, err
-		}
-		_, err := write(ctx, c, c.rolls, how, eventID, &roll, r.revision)
-		switch {
-		case err == nil:
-			return roll, nil
-		case !errors.Is(err, errMoved) && !errors.Is(err, errTaken):
-			return event.Roll{}, err
-		}
-		if err := c.rolls.awaitNewer(ctx, c.life, eventID, r.revision); err != nil {
-			return event.Roll{}, unavailable(fmt.Errorf("update roll of %q: %w", eventID, err))
-		}
+	find := func() (record[event.Roll], error) {
+		r, _ := c.rolls.get(eventID)
+		r.key, r.value = eventID, r.value.Clone()
+		return r, nil
 	}
+	roll, _, err := amend(ctx, c, c.rolls, fmt.Sprintf("roll of %q", eventID), find, change)
+	return roll, err
 }
 
 // Secret gives the secret of this name. The first call ever makes it; it is never replaced.
