@@ -221,8 +221,7 @@ func (r *room) succeed(ctx context.Context) {
 		}
 		log := r.house.log.With("event", r.view().Event.Slug, "host", h.From, "cohost", h.To)
 		_, err := r.house.store.UpdateRoll(ctx, r.view().Event.ID, func(roll *event.Roll) error {
-			roll.Give(h.From, event.Cohost)
-			roll.Give(h.To, event.Host)
+			roll.HandOver(h.From, h.To)
 			return nil
 		})
 		if err == nil {

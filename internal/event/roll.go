@@ -67,6 +67,14 @@ func (r *Roll) Unban(person string) bool {
 	return len(r.Banned) < n
 }
 
+// HandOver makes somebody host, and whoever gives that away, or lost it, co-host; from is empty where nobody does.
+func (r *Roll) HandOver(from, to string) {
+	if from != "" {
+		r.Give(from, Cohost)
+	}
+	r.Give(to, Host)
+}
+
 // Give gives a person a role.
 func (r *Roll) Give(person string, role Role) {
 	if r.Roles == nil {

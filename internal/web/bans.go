@@ -91,18 +91,14 @@ func (s *web) ban(ctx context.Context, c call, in *personIn) (*struct{}, error) 
 // soleLink gives how the IDs of all begin who could be the person with this ID: those of a link that one alone may open, and those of
 // an invite's programs. Where others share the link it is empty: they are not to be banned with them.
 func (s *web) soleLink(ctx context.Context, eventID, person string) (string, error) {
-	invites, err := s.cfg.Store.Invites(ctx, eventID)
-	if err != nil {
+	i, err := s.inviteOf(ctx, eventID, person)
+	switch {
+	case err != nil || i.ID == "":
 		return "", err
-	}
-	for _, i := range invites {
-		switch {
-		case !strings.HasPrefix(person, personTag(i.ID)):
-		case i.Uses == 1 || i.Role == event.Host: // a host's link is one person, wherever it is opened
-			return personTag(i.ID), nil
-		case strings.HasPrefix(person, programTag(i.ID)):
-			return programTag(i.ID), nil
-		}
+	case ofOne(i):
+		return personTag(i.ID), nil
+	case strings.HasPrefix(person, programTag(i.ID)):
+		return programTag(i.ID), nil
 	}
 	return "", nil
 }
@@ -113,7 +109,7 @@ func (s *web) admits(ctx context.Context, c caller, eventID, person string) erro
 	if err != nil {
 		return err
 	}
-	if g, ok := c.session.Grant(eventID); roll.Bans(person) || ok && roll.Bans(g.Person.ID) {
+	if c.banned(roll, eventID, person) {
 		return shutOut
 	}
 	return nil

@@ -121,8 +121,7 @@ func (s *web) person(ctx context.Context, c caller, eventID string) (event.Perso
 	if err != nil {
 		return event.Person{}, false, err
 	}
-	// A ban outlives the link by which somebody came.
-	if g, held := c.session.Grant(eventID); ok && roll.Bans(p.ID) || held && roll.Bans(g.Person.ID) {
+	if c.banned(roll, eventID, p.ID) {
 		return event.Person{}, false, shutOut
 	}
 	if !ok {
@@ -130,6 +129,13 @@ func (s *web) person(ctx context.Context, c caller, eventID string) (event.Perso
 	}
 	p.Role = s.roleOf(roll, c, p)
 	return p, true, nil
+}
+
+// banned says whether the caller is, as the person with this ID, if any, or as who they were in the event before: a ban outlives the link by
+// which somebody came.
+func (c caller) banned(roll event.Roll, eventID, person string) bool {
+	g, held := c.session.Grant(eventID)
+	return roll.Bans(person) || held && roll.Bans(g.Person.ID)
 }
 
 // roleOf gives the role that p has. What was given to a program's name on a link that others share is nobody's in particular: whoever has
@@ -142,7 +148,7 @@ func (s *web) roleOf(roll event.Roll, c caller, p event.Person) event.Role {
 		if _, own := roll.Roles[p.ID]; !own {
 			return roll.RoleOf(event.Person{ID: personID(c.invite.ID, ""), Role: p.Role})
 		}
-	case c.invite.Uses != 1 && given.May(event.HandOver):
+	case !ofOne(*c.invite) && given.May(event.HandOver):
 		return p.Role
 	}
 	return given

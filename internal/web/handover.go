@@ -42,10 +42,7 @@ func (s *web) handOver(ctx context.Context, c call, in *personIn) (*struct{}, er
 			if h.From != "" && r.RoleOf(c.me) != event.Host {
 				return event.Conflict("You gave this role away already.")
 			}
-			if h.From != "" {
-				r.Give(h.From, event.Cohost)
-			}
-			r.Give(h.To, event.Host)
+			r.HandOver(h.From, h.To)
 			return nil
 		})
 		if err != nil {
@@ -57,14 +54,6 @@ func (s *web) handOver(ctx context.Context, c call, in *personIn) (*struct{}, er
 
 // sharedProgram says whether a person is a program by an invite that others may use, too: then the name is whose turn it is to use it.
 func (s *web) sharedProgram(ctx context.Context, eventID, person string) (bool, error) {
-	invites, err := s.cfg.Store.Invites(ctx, eventID)
-	if err != nil {
-		return false, err
-	}
-	for _, i := range invites {
-		if i.Role != event.Host && i.Uses != 1 && strings.HasPrefix(person, programTag(i.ID)) {
-			return true, nil
-		}
-	}
-	return false, nil
+	i, err := s.inviteOf(ctx, eventID, person)
+	return i.ID != "" && !ofOne(i) && strings.HasPrefix(person, programTag(i.ID)), err
 }

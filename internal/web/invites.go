@@ -251,5 +251,22 @@ func (s *web) refused(i event.Invite) error {
 	return nil
 }
 
+// ofOne says whether an invite is one person's: a host's is, wherever it is opened.
+func ofOne(i event.Invite) bool { return i.Uses == 1 || i.Role == event.Host }
+
+// inviteOf finds the invite by which a person of an event came, whether usable or not: the zero one where they raised a hand.
+func (s *web) inviteOf(ctx context.Context, eventID, person string) (event.Invite, error) {
+	invites, err := s.cfg.Store.Invites(ctx, eventID)
+	if err != nil {
+		return event.Invite{}, err
+	}
+	for _, i := range invites {
+		if strings.HasPrefix(person, personTag(i.ID)) {
+			return i, nil
+		}
+	}
+	return event.Invite{}, nil
+}
+
 // taker names who opens an invite: a session, or a program by its alias. Nobody can tell them by it.
 func taker(i event.Invite, who string) string { return short("taker\x00" + i.ID + "\x00" + who)[:16] }

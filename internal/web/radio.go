@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"earshot/internal/event"
 	"earshot/internal/radio"
@@ -118,5 +117,5 @@ func (s *web) aacSegment(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.heard(r, room)
-	serveFile(s, w, r, radio.SegmentType, b, fmt.Sprintf(`"%s-aac-%s"`, room.Event.ID, strconv.FormatUint(n, 10)), cacheForever)
+	serveFile(s, w, r, radio.SegmentType, b, fmt.Sprintf(`"%s-aac-%d"`, room.Event.ID, n), cacheForever)
 }
