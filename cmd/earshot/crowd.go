@@ -79,8 +79,7 @@ func (c *crowdCmd) Run() error {
 		return err
 	}
 	if !c.Quiet {
-		info, err := os.Stderr.Stat()
-		cfg.Live = crowd.NewView(os.Stderr, err == nil && info.Mode()&os.ModeCharDevice != 0, c.Listeners).Show
+		cfg.Live = crowd.NewView(os.Stderr, isTerminal(os.Stderr), c.Listeners).Show
 	}
 	report, err := crowd.Run(ctx, cfg)
 	if err != nil {

@@ -115,7 +115,7 @@ func printLinks(w *os.File, l app.Links, demo bool) {
 		fmt.Fprintln(w, "  Host      ", l.Host)
 	}
 	fmt.Fprintln(w, "  Listener  ", l.Listener)
-	if info, err := w.Stat(); demo || l.NewKey && os.Getenv("JOURNAL_STREAM") == "" || err == nil && info.Mode()&os.ModeCharDevice != 0 {
+	if demo || l.NewKey && os.Getenv("JOURNAL_STREAM") == "" || isTerminal(w) {
 		fmt.Fprintln(w, "  Operator  ", l.Operator)
 	} else {
 		page, _, _ := strings.Cut(l.Operator, "#")

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"earshot/internal/app"
+	"earshot/internal/rig"
 )
 
 // The test binary, started again with this variable, is a node in a process of its own, so that it can be killed.
@@ -64,8 +65,8 @@ type node struct {
 // start runs a node in this process.
 func start(t *testing.T, dir string, change func(*app.Config)) *node {
 	t.Helper()
-	var log bytes.Buffer
-	cfg := config(dir, "", slog.New(slog.NewTextHandler(&lockedWriter{w: &log}, nil)))
+	var log rig.Log
+	cfg := config(dir, "", slog.New(slog.NewTextHandler(&log, nil)))
 	if change != nil {
 		change(&cfg)
 	}
@@ -97,17 +98,6 @@ func start(t *testing.T, dir string, change func(*app.Config)) *node {
 		n.readKey()
 	}
 	return n
-}
-
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(b)
 }
 
 func (n *node) readKey() {

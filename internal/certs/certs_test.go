@@ -1,7 +1,6 @@
 package certs_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -20,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"earshot/internal/certs"
+	"earshot/internal/rig"
 	"earshot/internal/rig/acme"
 )
 
@@ -31,25 +31,8 @@ type site struct {
 	keeper *certs.Keeper
 	reg    *prometheus.Registry
 	addr   string
-	log    *lockedBuffer
+	log    *rig.Log
 	stop   func()
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func serve(t *testing.T, a *acme.Authority, port int, dir string) *site {
@@ -64,7 +47,7 @@ func serve(t *testing.T, a *acme.Authority, port int, dir string) *site {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	s := &site{t: t, reg: prometheus.NewRegistry(), addr: l.Addr().String(), log: &lockedBuffer{}}
+	s := &site{t: t, reg: prometheus.NewRegistry(), addr: l.Addr().String(), log: &rig.Log{}}
 	s.keeper, err = certs.New(certs.Config{
 		Domains: []string{domain}, Dir: dir, Directory: a.Directory, Email: "me@example.org", Roots: roots, Listen: l.Addr().(*net.TCPAddr),
 		Retry: 50 * time.Millisecond, Check: 200 * time.Millisecond, Registerer: s.reg,

@@ -172,11 +172,10 @@ func (s *Shelf) Playlist(ctx context.Context) ([]byte, error) {
 func (s *Shelf) Segment(number uint64) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	seg, _ := s.at(number)
-	if seg.number != number {
-		return nil
+	if seg, ok := s.at(number); ok {
+		return seg.bytes
 	}
-	return seg.bytes
+	return nil
 }
 
 // appendTimestamp writes the ID3 tag (version 2.4) with which packed audio says when it begins (RFC 8216, 3.4): in 90 kHz, 33 bits.

@@ -35,7 +35,7 @@ type world struct {
 	archive  *archive.Archive
 	operator string // secret
 	server   *httptest.Server
-	log      *lockedBuffer
+	log      *rig.Log
 	ready    error
 	stop     context.CancelFunc
 	run      sync.WaitGroup
@@ -61,7 +61,7 @@ func newWorld(t fataler, dir string) *world { return newWorldWith(t, dir, func(*
 
 func newWorldWith(t fataler, dir string, change func(*web.Config)) *world {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &world{stop: cancel, rooms: map[string]*testRoom{}, operator: web.NewSecret(web.OperatorSecret), log: &lockedBuffer{}}
+	w := &world{stop: cancel, rooms: map[string]*testRoom{}, operator: web.NewSecret(web.OperatorSecret), log: &rig.Log{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	var err error
 	if w.cluster, err = cluster.Open(ctx, cluster.Config{Dir: filepath.Join(dir, "store"), Log: slog.New(slog.DiscardHandler)}); err != nil {
@@ -362,22 +362,4 @@ func (testListeners) ServeCues(w http.ResponseWriter, r *http.Request, _ string,
 	w.Header().Set("Content-Type", "text/event-stream")
 	_, _ = io.WriteString(w, "id: 1\n\n")
 	return nil
-}
-
-// lockedBuffer is a log that a test reads while the server writes it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
